@@ -1,0 +1,49 @@
+# `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
+
+.PHONY: help run test check lock schema
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
+	@printf '%s\n' \
+	  'Serving on http://localhost:8000 (Ctrl-C ends it). In another terminal, make an account:' \
+	  "  curl -d '{\"email\": \"me@example.com\", \"password\": \"correct horse\"}' -H 'Content-Type: application/json' \\" \
+	  '    http://localhost:8000/api/auth/signup' \
+	  'and see README.md for what to do with the token.'
+	@exec .venv/bin/python run.py
+
+test: .venv/test ## run every test, on SQLite and on PostgreSQL
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/check ## lint, check the format and the types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+lock: .venv/check ## write requirements.txt anew from setup.cfg
+	.venv/bin/uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' --quiet --output-file requirements.txt $(ARGS)
+
+schema: .venv/run ## write sql/schema.sql anew from the migrations
+	.venv/bin/alembic --config setup.cfg upgrade head --sql > sql/schema.sql
+
+.env:
+	@sed "s/^BETTER_AUTH_SECRET=$$/&$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')/" .env.example > .env
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run: requirements.txt | .venv/bin/python
+	$(PIP) --require-hashes --requirement requirements.txt
+	@touch $@
+
+.venv/test: .venv/run setup.cfg
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/check: .venv/test
+	$(PIP) --editable '.[test,check]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The task-management API; a request's way through it starts in ``routes.py``."""

@@ -1,0 +1,155 @@
+"""The application, and the life of a server: open, listen, serve, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from server.database import DatabaseUnavailable, open_database
+from server.handlers.base import BaseHandler, NotFoundHandler
+from server.handlers.health import PING
+from server.migrations import migrate
+from server.routes import ROUTES
+from server.services import Services
+
+if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
+    from server.config import Config
+    from server.database import Database
+
+DATABASE_WAIT_SECONDS = 30
+DATABASE_RETRY_SECONDS = 0.5
+IDLE_SECONDS = 100  # longer than the 90 seconds that Heroku's router keeps a connection, or it meets a closed one
+BODY_SECONDS = 15
+HEADER_BYTES = 64 * 1024
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why, without a secret."""
+
+
+def make_app(services: Services) -> Application:
+    """Return the application; tests and ``serve`` use the same."""
+    return Application(
+        [route.url_spec() for route in ROUTES],
+        default_handler_class=NotFoundHandler,
+        log_function=log_request,
+        services=services,
+    )
+
+
+def make_server(app: Application) -> HTTPServer:
+    """Return the HTTP server of an application, not yet listening."""
+    return HTTPServer(
+        app,
+        max_header_size=HEADER_BYTES,
+        max_body_size=sys.maxsize,  # handlers have a limit of their own, and an answer for it
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=BODY_SECONDS,
+    )
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Write the one ``request`` line of a request, its path without the query string."""
+    assert isinstance(handler, BaseHandler)  # noqa: S101
+    log.info(
+        "request",
+        request_id=handler.request_id,
+        method=handler.request.method,
+        route=handler.route,
+        path=handler.request.path,
+        status=handler.get_status(),
+        duration_ms=round(handler.request.request_time() * 1000, 3),
+        user_id=handler.user_id,
+        remote_ip=handler.client_address,
+    )
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, and end without breaking off what is in flight.
+
+    Raises:
+        StartError: if the database does not come up, its schema cannot be migrated, or the port is taken.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_database(config) as database:
+        if not await wait_for_database(database, stopping):
+            return
+        await asyncio.to_thread(run_migrations, config.database_url)
+        services = Services(config, database)
+        server = make_server(make_app(services))
+        try:
+            server.listen(config.port, config.host)
+        except OSError as error:
+            raise StartError(f"cannot listen on {config.host or '*'}:{config.port}: {error.strerror}") from None
+        log.info("server_started", host=config.host, port=config.port)
+        await stopping.wait()
+        await drain(server, services)
+        services.passwords.close()
+    log.info("server_stopped")
+
+
+async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:
+    """Return True once the database answers, or False if the server is told to stop before.
+
+    Raises:
+        StartError: if it does not answer within 30 seconds.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + DATABASE_WAIT_SECONDS
+    announced = False
+    while not stopping.is_set():
+        try:
+            await database.session().fetch_one(PING, {})
+        except DatabaseUnavailable as error:
+            if clock() > deadline:
+                raise StartError(f"the database does not answer: {error}") from None
+            if not announced:
+                log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=str(error))
+                announced = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), DATABASE_RETRY_SECONDS)
+        else:
+            return True
+    return False
+
+
+def run_migrations(database_url: str) -> None:
+    """Migrate the schema.
+
+    Raises:
+        StartError: if the database refuses.
+    """
+    try:
+        migrate(database_url)
+        log.info("schema_migrated")
+    except (SQLAlchemyError, CommandError) as error:
+        raise StartError(f"the schema cannot be migrated: {error}") from error
+
+
+async def drain(server: HTTPServer, services: Services) -> None:
+    """Stop accepting, finish what is in flight within ``SHUTDOWN_SECONDS``, and cut what is left."""
+    log.info("server_draining", in_flight=len(services.in_flight))
+    services.draining = True
+    server.conn_params.no_keep_alive = True
+    server.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(services.config.shutdown_seconds):
+            await services.wait_until_idle()
+    for handler in services.in_flight:
+        log.error("request_cut", request_id=handler.request_id, method=handler.request.method, route=handler.route)
+    await server.close_all_connections()

@@ -1,0 +1,149 @@
+"""Settings: read once from the environment into a frozen value, every fault reported together."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import limits
+import psycopg2
+from environs import Env, EnvValidationError, ValidationError, validate
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+from psycopg2.extensions import parse_dsn
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+SQLITE_PREFIX = "sqlite:///"
+POSTGRESQL_SCHEMES = ("postgresql", "postgres")
+SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("json", "console")
+
+
+class ConfigError(Exception):
+    """The environment does not describe a server; ``lines`` says why, one setting each, without any value."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def database_url(value: str) -> str:
+    """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameter."""
+    if value.startswith(SQLITE_PREFIX):
+        file = value.removeprefix(SQLITE_PREFIX)
+        if not file or "?" in file or file.startswith(":"):
+            raise ValidationError("Must name a file, like sqlite:///todo.db.")
+        if not Path(file).parent.is_dir():
+            raise ValidationError("The folder of the SQLite file does not exist.")
+        return value
+    if not value.startswith(POSTGRESQL_SCHEMES):
+        raise ValidationError("Must start with postgresql://, postgres:// or sqlite:///.")
+    try:
+        parse_dsn(value)
+    except psycopg2.ProgrammingError as error:
+        # libpq's own text can hold a piece of the password; the name of a parameter cannot.
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        raise ValidationError(
+            f"PostgreSQL knows no parameter {unknown[1]}." if unknown else "Not a valid PostgreSQL URL."
+        ) from None
+    return value
+
+
+def secret(value: str) -> str:
+    """Check the length of the signing secret, in bytes of UTF-8."""
+    if len(value.encode()) < SECRET_BYTES:
+        raise ValidationError(f"Must be at least {SECRET_BYTES} bytes long.")
+    return value
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Read the frontend's origins, ``scheme://host[:port]`` (RFC 6454 section 6.2), separated by commas."""
+    found = tuple(entry.strip().rstrip("/").lower() for entry in value.split(","))
+    if not all(re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:*]+)(:[0-9]{1,5})?", entry) for entry in found):
+        raise ValidationError("Must be one origin like https://app.example.com, or several separated by commas.")
+    return found
+
+
+def rate_limit(value: str) -> RateLimitItem | None:
+    """Read a limit in the notation of the ``limits`` library, or ``off``."""
+    if value.lower() == "off":
+        return None
+    try:
+        return limits.parse(value)
+    except ValueError:
+        raise ValidationError("Must be a limit like 10/minute, or off.") from None
+
+
+def rate_limit_storage(value: str) -> str:
+    """Check the address of the rate limits' storage; its asynchronous kind is what the server uses."""
+    try:
+        storage_from_string(f"async+{value}")
+    except (ConfigurationError, ValueError, TypeError):
+        raise ValidationError("Must be memory://.") from None
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings; each field is the environment variable of its name in capitals (FR-060)."""
+
+    database_url: str = field(repr=False)
+    better_auth_secret: str = field(repr=False)
+    frontend_url: tuple[str, ...]
+    jwt_expiration_hours: float
+    port: int
+    host: str
+    database_pool_size: int
+    database_timeout_seconds: float
+    bcrypt_rounds: int
+    auth_rate_limit: RateLimitItem | None
+    rate_limit_storage: str = field(repr=False)
+    trusted_proxy_hops: int
+    max_body_bytes: int
+    require_https: bool
+    shutdown_seconds: float
+    log_level: str
+    log_format: str
+
+    @classmethod
+    def from_environment(cls) -> Config:
+        """Read the environment, and for what it lacks the file ``.env`` of the working directory.
+
+        Raises:
+            ConfigError: with a line for each setting that is missing or wrong (FR-061).
+        """
+        env = Env(eager=False)
+        for parser in (database_url, secret, origins, rate_limit, rate_limit_storage):
+            env.add_parser(parser.__name__, parser)
+        env.read_env(Path(".env"), recurse=False)
+        above_zero = validate.Range(min=0, min_inclusive=False)
+        values = {
+            "database_url": env.database_url("DATABASE_URL"),
+            "better_auth_secret": env.secret("BETTER_AUTH_SECRET"),
+            "frontend_url": env.origins("FRONTEND_URL"),
+            "jwt_expiration_hours": env.float("JWT_EXPIRATION_HOURS", 24.0, validate=above_zero),
+            "port": env.int("PORT", 8000, validate=validate.Range(0, 65535)),
+            "host": env.str("HOST", ""),
+            "database_pool_size": env.int("DATABASE_POOL_SIZE", 10, validate=validate.Range(1, 500)),
+            "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 5.0, validate=above_zero),
+            "bcrypt_rounds": env.int("BCRYPT_ROUNDS", 12, validate=validate.Range(4, 16)),
+            "auth_rate_limit": env.rate_limit("AUTH_RATE_LIMIT", "10/minute"),
+            "rate_limit_storage": env.rate_limit_storage("RATE_LIMIT_STORAGE", "memory://"),
+            "trusted_proxy_hops": env.int("TRUSTED_PROXY_HOPS", 0, validate=validate.Range(0)),
+            "max_body_bytes": env.int("MAX_BODY_BYTES", 1024 * 1024, validate=validate.Range(1)),
+            "require_https": env.bool("REQUIRE_HTTPS", False),
+            "shutdown_seconds": env.float("SHUTDOWN_SECONDS", 25.0, validate=validate.Range(0)),
+            "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(LOG_LEVELS)),
+            "log_format": env.str("LOG_FORMAT", "json", validate=validate.OneOf(LOG_FORMATS)),
+        }
+        try:
+            env.seal()
+        except EnvValidationError as error:
+            faults = cast("dict[str, list[str]]", error.error_messages)
+            raise ConfigError([f"{name}: {' '.join(texts)}" for name, texts in faults.items()]) from None
+        return cls(**values)

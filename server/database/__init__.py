@@ -1,0 +1,140 @@
+"""The database: single statements, each in its own transaction, within the time that one request may spend on them.
+
+Drivers (``postgres.py``, ``sqlite.py``) run a statement and turn every exception of theirs into one of the three here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from server.config import SQLITE_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from sqlalchemy import Executable
+
+    from server.config import Config
+
+Row = tuple[Any, ...]
+QUEUE_LENGTH = 1000  # statements that may wait for a connection
+
+
+class UniqueViolated(Exception):
+    """A row with this key exists."""
+
+
+class ForeignKeyViolated(Exception):
+    """The row that this one refers to does not exist."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer: away, too slow, or too many waiting. A write has an unknown outcome."""
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Too many statements are waiting for a connection already; this one was not sent."""
+
+
+class Driver(Protocol):
+    """What a driver does; it is never asked to run more statements at once than it may hold connections."""
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run one statement, commit it, and return its rows."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Database:
+    """A driver behind a fair queue.
+
+    The semaphore serves in the order of asking, which the pools of the drivers' libraries do not: with 32 clients on 10
+    connections of aiopg's own pool the slowest in a hundred waited nearly fifty times the median.
+
+    Args:
+        driver: runs the statements.
+        connections: statements that may run at once.
+        timeout: seconds that one session may spend.
+    """
+
+    def __init__(self, driver: Driver, connections: int, timeout: float) -> None:
+        self._driver = driver
+        self._connections = asyncio.Semaphore(connections)
+        self._waiting = 0
+        self.timeout = timeout
+
+    def session(self, timeout: float | None = None) -> Session:
+        """Return what one request uses; ``timeout`` in seconds replaces the configured one."""
+        return Session(self, self.timeout if timeout is None else timeout)
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement when its turn has come.
+
+        Raises:
+            DatabaseBusy: if the queue is full.
+        """
+        if self._waiting >= QUEUE_LENGTH:
+            raise DatabaseBusy(f"{QUEUE_LENGTH} statements are waiting for a connection")
+        self._waiting += 1
+        try:
+            await self._connections.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._driver.execute(statement, parameters)
+        finally:
+            self._connections.release()
+
+
+class Session:
+    """What one request does with the database; all its statements share one budget of seconds."""
+
+    __slots__ = ("_database", "_seconds_left")
+
+    def __init__(self, database: Database, timeout: float) -> None:
+        self._database = database
+        self._seconds_left = timeout
+
+    async def fetch_all(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement and return its rows.
+
+        Raises:
+            UniqueViolated, ForeignKeyViolated: the statement breaks the schema.
+            DatabaseUnavailable: there was no answer in time, or none at all.
+        """
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            async with asyncio.timeout(self._seconds_left):
+                return await self._database.execute(statement, parameters)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("no answer in time") from error
+        finally:
+            self._seconds_left -= clock() - started
+
+    async def fetch_one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
+        """Run a statement and return its first row, if any; raises what ``fetch_all`` raises."""
+        rows = await self.fetch_all(statement, parameters)
+        return rows[0] if rows else None
+
+
+@asynccontextmanager
+async def open_database(config: Config) -> AsyncIterator[Database]:
+    """Open the database that the settings name, without asking it anything yet; close it at the end."""
+    # Only the driver in use is loaded: the other one costs memory and a start's time.
+    driver: Driver
+    if config.database_url.startswith(SQLITE_PREFIX):
+        from server.database.sqlite import SqliteDriver  # noqa: PLC0415
+
+        driver = SqliteDriver(config.database_url, config.database_pool_size, config.database_timeout_seconds)
+    else:
+        from server.database.postgres import PostgresDriver  # noqa: PLC0415
+
+        driver = PostgresDriver(config.database_url, config.database_timeout_seconds)
+    try:
+        yield Database(driver, config.database_pool_size, config.database_timeout_seconds)
+    finally:
+        await driver.close()

@@ -1,0 +1,193 @@
+"""PostgreSQL through aiopg's connections; of aiopg, psycopg2 and libpq nothing is known outside this module.
+
+aiopg's pool is not used: behind the fair queue of ``Database`` a stack of idle connections is all that is left of a
+pool, and aiopg's connects while it holds the lock that everybody else needs to get or return a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import aiopg
+import psycopg2
+from psycopg2.extensions import parse_dsn
+from sqlalchemy.dialects import postgresql
+
+from server.database import DatabaseUnavailable, ForeignKeyViolated, UniqueViolated
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Mapping
+
+    from sqlalchemy import Executable
+
+    from server.database import Row
+
+IDLE_SECONDS = 240  # below the five minutes after which serverless PostgreSQL and many a firewall let go
+KEEPALIVE = {  # a peer that vanished without a word is noticed within a minute
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+_DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+
+
+class Connection(aiopg.Connection):
+    """aiopg's connection, closed where aiopg's own would hang, spin or lie in wait.
+
+    aiopg watches the socket of an idle connection too. What arrives there is the server's farewell; aiopg lets it lie,
+    and the next statement waits for an answer that never comes, or the watcher spins. And it asks ``select()``, which
+    knows no descriptor above 1023, whether the socket is alive: on a busy server that raises, and nobody wakes the
+    waiter.
+    """
+
+    @staticmethod
+    def _ready(weak_self: weakref.ref[Any]) -> None:
+        connection = weak_self()
+        if connection is None:
+            return
+        idle = connection._waiter is None
+        try:
+            aiopg.Connection._ready(weak_self)
+        except ValueError:
+            connection.close()
+        if idle:
+            connection.close()
+
+
+class PostgresDriver:
+    """Runs statements on a stack of connections; the most recently used is used first.
+
+    Args:
+        url: ``postgresql://`` with any libpq parameter.
+        timeout: seconds that connecting may take, shared evenly by the addresses of the server.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._parameters = KEEPALIVE | parse_dsn(url)
+        self._idle: list[Connection] = []
+        self._compiled: dict[Executable, tuple[str, dict[str, Any]]] = {}
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run one statement and return its rows.
+
+        Raises:
+            UniqueViolated, ForeignKeyViolated, DatabaseUnavailable: see ``server.database``.
+        """
+        text, defaults = self._compile(statement)
+        connection = self._pop_idle() or await self._connect()
+        try:
+            return await self._run(connection, text, {**defaults, **parameters})
+        except psycopg2.errors.UniqueViolation as error:
+            raise UniqueViolated(str(error)) from None
+        except psycopg2.errors.ForeignKeyViolation as error:
+            raise ForeignKeyViolated(str(error)) from None
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            raise DatabaseUnavailable(str(error).strip()) from error
+        finally:
+            if connection.closed or connection.isexecuting():
+                connection.close()
+                self._close_idle()  # what took this one has most likely taken the others
+            else:
+                self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close the idle connections; none is in use any more."""
+        self._close_idle()
+
+    def _compile(self, statement: Executable) -> tuple[str, dict[str, Any]]:
+        """Return a statement's SQL and the values that it brings along; statements live as long as their modules."""
+        if statement not in self._compiled:
+            compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+            self._compiled[statement] = (str(compiled), dict(compiled.params))
+        return self._compiled[statement]
+
+    def _pop_idle(self) -> Connection | None:
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and connection.last_usage > oldest:
+                return connection
+            connection.close()
+        return None
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _run(self, connection: Connection, text: str, parameters: dict[str, Any]) -> list[Row]:
+        try:
+            async with connection.cursor() as cursor:
+                await cursor.execute(text, parameters)
+                rows: list[Row] = await cursor.fetchall()
+                return rows
+        except asyncio.CancelledError as error:
+            # aiopg reports a statement that the server cancelled as if this task had been.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise DatabaseUnavailable("the server cancelled the statement") from error
+
+    async def _connect(self) -> Connection:
+        """Return a new connection to the first address that answers.
+
+        libpq's own search goes through several addresses only where it may block, and resolves names blocking.
+
+        Raises:
+            DatabaseUnavailable: if no address answers.
+        """
+        addresses = await self._resolve()
+        failures = []
+        for address in addresses:
+            try:
+                async with asyncio.timeout(self._timeout / len(addresses)):
+                    return await self._connect_to(address)
+            except (psycopg2.Error, OSError) as error:  # TimeoutError is an OSError
+                failures.append(str(error).strip() or "no answer in time")
+        raise DatabaseUnavailable("; ".join(failures))
+
+    async def _connect_to(self, address: dict[str, str]) -> Connection:
+        # No timeout of aiopg's: whoever asks has one for everything.
+        connection = Connection(
+            None,
+            None,  # type: ignore[arg-type]
+            enable_hstore=False,
+            enable_uuid=False,
+            enable_json=False,
+            **self._parameters | address,
+        )
+        await connection
+        return connection
+
+    async def _resolve(self) -> list[dict[str, str]]:
+        """Return the parameters that name each address of the server.
+
+        Raises:
+            DatabaseUnavailable: if no host's name has one.
+        """
+        if "hostaddr" in self._parameters or "host" not in self._parameters:
+            return [{}]
+        hosts = self._parameters["host"].split(",")
+        ports = self._parameters.get("port", "").split(",")
+        if len(ports) == 1:
+            ports *= len(hosts)
+        addresses: list[dict[str, str]] = []
+        failures = []
+        for host, port in zip(hosts, ports, strict=True):
+            place = {"host": host, "port": port}
+            if not host or host.startswith(("/", "@")):  # a Unix socket
+                addresses.append(place)
+                continue
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            except OSError as error:
+                failures.append(f"{host}: {error.strerror}")
+            else:
+                addresses += [{**place, "hostaddr": str(socket_address[0])} for *_, socket_address in found]
+        if not addresses:
+            raise DatabaseUnavailable("; ".join(failures))
+        return addresses

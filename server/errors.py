@@ -1,0 +1,180 @@
+"""Every answer that is no success, as an exception; one renderer (``BaseHandler.write_error``) turns them into JSON.
+
+tornado.web.HTTPError
+└── ApiError                    status, message, headers, details
+    ├── ValidationFailed        400  a body or query parameter that breaks its rule; details name the fields
+    │   └── NotJson             400 or 422, by contract
+    ├── Unauthorized            401  no valid token
+    ├── InvalidCredentials      401  log in
+    ├── AccessDenied            403  somebody else's task
+    ├── HttpsRequired           403
+    ├── NotFound                404  unknown path
+    │   └── TaskNotFound        404
+    ├── MethodNotAllowed        405
+    ├── EmailTaken              409
+    ├── BodyTooLarge            413
+    ├── UnsupportedMediaType    415
+    ├── TooManyRequests         429
+    └── InternalError           500  anything unforeseen
+        └── ServiceUnavailable  500  the database, or no room to wait for it
+            └── NotReady        503  readiness only
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tornado.web import HTTPError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class ApiError(HTTPError):
+    """An answer with a JSON body ``{"error": message}``.
+
+    Args:
+        message: for people, instead of the class's own.
+        details: ``{"field", "message"}`` for each fault of the input.
+        headers: more headers of the answer.
+    """
+
+    status: ClassVar[int]
+    message: ClassVar[str]
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(self.status)
+        self.text = message or self.message
+        self.details = details
+        self.headers = headers or {}
+
+
+class ValidationFailed(ApiError):
+    """400: the input breaks a rule; the message is the first fault's."""
+
+    status = 400
+    message = "Invalid request"
+
+    def __init__(self, details: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(details[0]["message"], details=details)
+
+
+class NotJson(ApiError):
+    """400, or 422 in the todo contract: the body is not JSON."""
+
+    status = 400
+    message = "Request body is not valid JSON"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(details=[{"field": "", "message": reason}])
+        self.status_code = status
+
+
+class Unauthorized(ApiError):
+    """401: no token, or one that is not accepted (RFC 6750 section 3)."""
+
+    status = 401
+    message = "Unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+
+
+class InvalidCredentials(ApiError):
+    """401: unknown email or wrong password, which of the two is not said (FR-015)."""
+
+    status = 401
+    message = "Invalid email or password"
+
+
+class AccessDenied(ApiError):
+    """403: somebody else's task."""
+
+    status = 403
+    message = "Access denied"
+
+
+class HttpsRequired(ApiError):
+    """403: the request came over plain HTTP and REQUIRE_HTTPS is set."""
+
+    status = 403
+    message = "HTTPS is required"
+
+
+class NotFound(ApiError):
+    """404: no such path."""
+
+    status = 404
+    message = "Not found"
+
+
+class TaskNotFound(NotFound):
+    """404: no such task, or an id that is no UUID."""
+
+    message = "Task not found"
+
+
+class MethodNotAllowed(ApiError):
+    """405: a known path that does not know the method."""
+
+    status = 405
+    message = "Method not allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(headers={"Allow": allowed})
+
+
+class EmailTaken(ApiError):
+    """409: an account with this email exists."""
+
+    status = 409
+    message = "Email already registered"
+
+
+class BodyTooLarge(ApiError):
+    """413: the body is longer than MAX_BODY_BYTES."""
+
+    status = 413
+    message = "Request body too large"
+
+
+class UnsupportedMediaType(ApiError):
+    """415: a body that says it is not plain JSON."""
+
+    status = 415
+    message = "Content-Type must be application/json, without Content-Encoding"
+
+
+class TooManyRequests(ApiError):
+    """429: too many attempts to register or log in."""
+
+    status = 429
+    message = "Too many requests"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class InternalError(ApiError):
+    """500: anything unforeseen; what it was is in the log alone."""
+
+    status = 500
+    message = "Internal server error"
+
+
+class ServiceUnavailable(InternalError):
+    """500: the database cannot answer, or too many are waiting (in the specification's words)."""
+
+    message = "Service temporarily unavailable"
+
+
+class NotReady(ServiceUnavailable):
+    """503: the readiness check, whose word is the load balancers'."""
+
+    status = 503

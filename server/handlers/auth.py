@@ -1,0 +1,87 @@
+"""Register and log in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from email_validator import EmailNotValidError
+
+from server.contracts import LOGIN
+from server.database import UniqueViolated
+from server.errors import EmailTaken, InvalidCredentials
+from server.handlers.base import BaseHandler
+from server.queries import users
+from server.validation import normalise_email
+
+if TYPE_CHECKING:
+    from server.queries.users import User
+
+log = structlog.get_logger()
+
+
+class AuthHandler(BaseHandler):
+    """A public handler whose attempts are counted, each ``action`` apart, over both contracts together."""
+
+    action: str
+
+    async def prepare(self) -> None:
+        """Judge the request by its head, and count it.
+
+        Raises:
+            TooManyRequests: if the client's address has made too many.
+        """
+        self.check_request()
+        if self.request.method != "OPTIONS":
+            await self.services.rate_limiter.count_attempt(self.action, self.client_address)
+        self.check_body_length()
+
+    def answer_session(self, user: User, status: int) -> None:
+        """Answer with a token and its user."""
+        token = self.services.tokens.issue(user.id, user.email)
+        self.answer({"token": token, "user": {"id": user.id, "email": user.email}}, status)
+
+
+class RegisterHandler(AuthHandler):
+    """``POST /api/auth/signup``, ``POST /auth/register``."""
+
+    action = "register"
+
+    async def post(self) -> None:
+        """Make an account (FR-007 to FR-012)."""
+        body = self.json_body(self.contract.register)
+        email = normalise_email(body["email"])
+        password_hash = await self.services.passwords.hash(body["password"])
+        try:
+            user = await users.create(self.database, email, password_hash)
+        except UniqueViolated:
+            raise EmailTaken from None
+        self.answer_session(user, 201)
+
+
+class LoginHandler(AuthHandler):
+    """``POST /api/auth/login``, ``POST /auth/login``."""
+
+    action = "login"
+
+    async def post(self) -> None:
+        """Issue a token for an account's credentials (FR-013 to FR-017)."""
+        body = self.json_body(LOGIN)
+        email = _account_email(body["email"])
+        await self.services.rate_limiter.check_failures(email)
+        user = await users.find_by_email(self.database, email)
+        if not await self.services.passwords.verify(body["password"], user and user.password_hash):
+            await self.services.rate_limiter.count_failure(email)
+            reason = "wrong_password" if user else "unknown_email"
+            log.warning("login_failed", reason=reason, remote_ip=self.client_address)
+            raise InvalidCredentials
+        assert user is not None  # noqa: S101  # nobody's password is verified
+        self.answer_session(user, 200)
+
+
+def _account_email(typed: str) -> str:
+    """Return an email as accounts keep it; what is no email belongs to no account and stays as it is."""
+    try:
+        return normalise_email(typed)
+    except EmailNotValidError:
+        return typed

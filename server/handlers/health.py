@@ -1,0 +1,42 @@
+"""Is the process alive, and can it work."""
+
+from __future__ import annotations
+
+from sqlalchemy import literal, select
+
+from server.database import DatabaseUnavailable
+from server.errors import NotReady
+from server.handlers.base import BaseHandler
+
+READY_SECONDS = 2.0
+PING = select(literal(1))
+
+
+class HealthHandler(BaseHandler):
+    """``/health``: liveness, which asks nobody else (FR-062)."""
+
+    https_exempt = True
+
+    def get(self) -> None:
+        """Say that the process answers."""
+        self.answer({"status": "healthy"})
+
+    head = get
+
+
+class ReadyHandler(BaseHandler):
+    """``/health/ready``: readiness, which asks the database."""
+
+    https_exempt = True
+
+    async def get(self) -> None:
+        """Say whether requests can be served: the database answers and the process is not about to end."""
+        if self.services.draining:
+            raise NotReady
+        try:
+            await self.services.database.session(READY_SECONDS).fetch_one(PING, {})
+        except DatabaseUnavailable:
+            raise NotReady from None
+        self.answer({"status": "ready"})
+
+    head = get

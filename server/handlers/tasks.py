@@ -1,0 +1,122 @@
+"""Tasks: every verb is one query on what the token's user owns."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import structlog
+from tornado.web import RequestHandler
+
+from server.database import ForeignKeyViolated
+from server.errors import TaskNotFound, Unauthorized, ValidationFailed
+from server.handlers.base import PrivateHandler
+from server.queries import tasks
+from server.tokens import parse_uuid
+
+log = structlog.get_logger()
+PER_PAGE = 20  # of a contract that pages only when asked
+PER_PAGE_MAXIMUM = 100
+PAGE_MAXIMUM = 999_999_999
+
+
+class TaskHandler(PrivateHandler):
+    """A handler whose successful answers a browser may keep, if it asks each time whether they still hold."""
+
+    def answer(self, value: object, status: int = 200) -> None:
+        """Answer with a JSON body that only its user may keep."""
+        self.set_header("Cache-Control", "private, no-cache")
+        super().answer(value, status)
+
+    def compute_etag(self) -> str | None:
+        """Give a hash of the body; ``If-None-Match`` makes a 304 of it (RFC 9110 section 13.1.2)."""
+        return RequestHandler.compute_etag(self)
+
+
+class TaskListHandler(TaskHandler):
+    """``/api/tasks``, ``/tasks``."""
+
+    async def get(self) -> None:
+        """List the user's tasks, newest first (FR-018 to FR-022)."""
+        if self.contract.page_size is None and not self.request.query_arguments.keys() & {"page", "per_page"}:
+            return self.answer({"tasks": await tasks.list_all(self.database, self.user_id)})
+        page = self.query_number("page", 1, PAGE_MAXIMUM)
+        per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE, PER_PAGE_MAXIMUM)
+        found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
+        pages = math.ceil(total / per_page)
+        self.set_header("Link", page_links(self.request.path, page, per_page, pages))
+        pagination = {"page": page, "per_page": per_page, "total": total, "pages": pages}
+        return self.answer({"tasks": found, "pagination": pagination})
+
+    head = get
+
+    async def post(self) -> None:
+        """Make a task (FR-023 to FR-029)."""
+        body = self.json_body(self.contract.create_task)
+        try:
+            task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
+        except ForeignKeyViolated:
+            log.warning("token_rejected", reason="unknown_user", remote_ip=self.client_address)
+            raise Unauthorized from None
+        self.set_header("Location", f"{self.request.path}/{task['id']}")
+        self.answer({"task": task}, 201)
+
+    def query_number(self, name: str, default: int, maximum: int) -> int:
+        """Return a query parameter, a whole number from 1; the last one counts.
+
+        Raises:
+            ValidationFailed: if it is anything else.
+        """
+        values = self.request.query_arguments.get(name)
+        if values is None:
+            return default
+        # int() alone takes spaces, underscores and every script's digits.
+        if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= maximum:
+            message = f"{name} must be a whole number from 1 to {maximum}"
+            raise ValidationFailed([{"field": name, "message": message}])
+        return int(values[-1])
+
+
+class TaskItemHandler(TaskHandler):
+    """``/api/tasks/{id}``, ``/tasks/{id}``."""
+
+    async def get(self, path_id: str) -> None:
+        """Show a task."""
+        self.answer({"task": await tasks.find(self.database, self.user_id, task_id(path_id))})
+
+    head = get
+
+    async def put(self, path_id: str) -> None:
+        """Change what the body names of a task (FR-030 to FR-037)."""
+        values = self.json_body(self.contract.update_task)
+        if "title" in values:
+            values["title"] = values["title"].strip()
+        self.answer({"task": await tasks.change(self.database, self.user_id, task_id(path_id), values)})
+
+    async def delete(self, path_id: str) -> None:
+        """Delete a task for good (FR-038 to FR-042)."""
+        await tasks.remove(self.database, self.user_id, task_id(path_id))
+        self.set_status(204)
+
+
+def task_id(text: str) -> str:
+    """Return the id that a path names.
+
+    Raises:
+        TaskNotFound: for what is no UUID.
+    """
+    found = parse_uuid(text)
+    if found is None:
+        raise TaskNotFound
+    return found
+
+
+def page_links(path: str, page: int, per_page: int, pages: int) -> str:
+    """Return the ``Link`` header of a page (RFC 8288), its targets relative."""
+    last = max(pages, 1)
+    targets = {"first": 1, "prev": min(page - 1, last), "next": page + 1, "last": last}
+    return ", ".join(
+        f'<{path}?page={target}&per_page={per_page}>; rel="{relation}"'
+        for relation, target in targets.items()
+        if relation in ("first", "last") or 1 <= target <= last
+    )

@@ -1,0 +1,71 @@
+"""Log lines: our own events and every other library's records, as one JSON object a line on standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+
+def configure(level: str, line_format: str) -> None:
+    """Set up structlog and the standard library's logging; call it once, before the first line.
+
+    Args:
+        level: the least severe level that is written, a name of the ``logging`` module in lower case.
+        line_format: ``json``, or ``console`` for people.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _always_name_a_request,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderers: list[structlog.typing.Processor]
+    if line_format == "console":
+        renderers = [structlog.dev.ConsoleRenderer()]
+    else:
+        # Frames without their variables: those hold passwords and tokens.
+        renderers = [
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            _render_json,
+        ]
+    structlog.configure(
+        processors=[*shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    logging.getLogger("alembic").setLevel(max(threshold, logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=threshold, force=True)
+    logging.captureWarnings(capture=True)
+    # At this level Tornado quotes malformed headers, a credential among them; the line it gives way to is an
+    # answer that never reached a route.
+    logging.getLogger("tornado.general").setLevel(max(threshold, logging.WARNING))
+
+
+def _always_name_a_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.setdefault("request_id", None)
+    return event
+
+
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    try:
+        return orjson.dumps(event, default=repr).decode()
+    except TypeError:  # a lone surrogate in somebody's text, or a number past 64 bits: the standard library escapes it
+        return json.dumps(event, default=repr)

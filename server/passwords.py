@@ -1,0 +1,74 @@
+"""Password hashes: bcrypt, in threads of its own (it lets go of the interpreter's lock), never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import bcrypt
+
+from server.errors import ServiceUnavailable
+from server.validation import PASSWORD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+QUEUE_LENGTH = 100  # hashes that may wait; at cost 12 a core does three or four a second
+
+
+class Passwords:
+    """Hashes and verifies passwords.
+
+    Args:
+        rounds: bcrypt's cost, the base-2 logarithm of its rounds.
+    """
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._threads = os.cpu_count() or 1
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="bcrypt")
+        self._pending = 0
+        # No password has this hash, but verifying one against it takes as long as against a real one.
+        self._nobody = bcrypt.gensalt(rounds) + b"." * 31
+
+    async def hash(self, password: str) -> str:
+        """Return the hash of a password of at most 72 bytes (FR-010).
+
+        Raises:
+            ServiceUnavailable: if too many hashes are waiting.
+        """
+        salt = bcrypt.gensalt(self._rounds)
+        return await self._run(lambda: bcrypt.hashpw(password.encode(), salt).decode())
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Tell whether a password has this hash; without a hash it takes as long to say no.
+
+        Raises:
+            ServiceUnavailable: if too many hashes are waiting.
+        """
+        return await self._run(lambda: self._matches(password.encode(), password_hash))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _matches(self, password: bytes, password_hash: str | None) -> bool:
+        if password_hash is not None and len(password) <= PASSWORD_BYTES:
+            try:
+                return bcrypt.checkpw(password, password_hash.encode())
+            except ValueError:  # no hash of bcrypt's: somebody else filled the table
+                pass
+        bcrypt.checkpw(password[:PASSWORD_BYTES], self._nobody)
+        return False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._pending >= self._threads + QUEUE_LENGTH:
+            raise ServiceUnavailable(headers={"Retry-After": "10"})
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._pending -= 1

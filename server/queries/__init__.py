@@ -1,0 +1,1 @@
+"""The statements, built once, as plain functions that take the database first."""

@@ -1,0 +1,47 @@
+"""Statements on users."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from sqlalchemy import bindparam, func, insert, select
+
+from server.tables import users
+
+if TYPE_CHECKING:
+    from server.database import Session
+
+
+class User(NamedTuple):
+    """An account."""
+
+    id: str
+    email: str
+    password_hash: str
+
+
+_columns = (users.c.id, users.c.email, users.c.password_hash)
+_insert = insert(users).returning(*_columns)
+_select_by_email = select(*_columns).where(func.lower(users.c.email) == bindparam("folded_email"))
+
+
+async def create(database: Session, email: str, password_hash: str) -> User:
+    """Store a new user.
+
+    Raises:
+        UniqueViolated: if the email, in any case, is taken.
+    """
+    row = await database.fetch_one(
+        _insert,
+        {"id": str(uuid4()), "email": email, "password_hash": password_hash, "created_at": datetime.now(UTC)},
+    )
+    assert row is not None  # noqa: S101  # RETURNING gives what was inserted
+    return User(*row)
+
+
+async def find_by_email(database: Session, email: str) -> User | None:
+    """Return the user of an email, whatever its case."""
+    row = await database.fetch_one(_select_by_email, {"folded_email": email.lower()})
+    return None if row is None else User(*row)

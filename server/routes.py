@@ -1,0 +1,47 @@
+"""The API on one screen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tornado.routing import URLSpec
+
+from server.contracts import TASKS, TODO
+from server.handlers.auth import LoginHandler, RegisterHandler
+from server.handlers.health import HealthHandler, ReadyHandler
+from server.handlers.tasks import TaskItemHandler, TaskListHandler
+
+if TYPE_CHECKING:
+    from server.contracts import Contract
+    from server.handlers.base import BaseHandler
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and who answers it; ``{id}`` stands for one part of the path."""
+
+    pattern: str
+    handler: type[BaseHandler]
+    contract: Contract | None = None
+
+    def url_spec(self) -> URLSpec:
+        """Return the route as Tornado takes it."""
+        expression = re.sub(r"\\{\w+\\}", "([^/]+)", re.escape(self.pattern))
+        keywords: dict[str, Any] = {"route": self.pattern, "contract": self.contract}
+        return URLSpec(expression, self.handler, keywords)
+
+
+ROUTES = (
+    Route("/api/tasks", TaskListHandler, TODO),
+    Route("/api/tasks/{id}", TaskItemHandler, TODO),
+    Route("/api/auth/signup", RegisterHandler, TODO),
+    Route("/api/auth/login", LoginHandler, TODO),
+    Route("/tasks", TaskListHandler, TASKS),
+    Route("/tasks/{id}", TaskItemHandler, TASKS),
+    Route("/auth/register", RegisterHandler, TASKS),
+    Route("/auth/login", LoginHandler, TASKS),
+    Route("/health", HealthHandler),
+    Route("/health/ready", ReadyHandler),
+)

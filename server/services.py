@@ -1,0 +1,55 @@
+"""What every request needs beside itself, made once at start."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from server.passwords import Passwords
+from server.ratelimit import RateLimiter
+from server.tokens import Tokens
+
+if TYPE_CHECKING:
+    from server.config import Config
+    from server.database import Database
+    from server.handlers.base import BaseHandler
+
+
+@dataclass(slots=True)
+class Services:
+    """Handed to the handlers as the application's setting ``services``.
+
+    Args:
+        config: the settings.
+        database: where users and tasks are.
+    """
+
+    config: Config
+    database: Database
+    tokens: Tokens = field(init=False)
+    passwords: Passwords = field(init=False)
+    rate_limiter: RateLimiter = field(init=False)
+    draining: bool = field(default=False, init=False)
+    in_flight: set[BaseHandler] = field(default_factory=set, init=False)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)
+        self.passwords = Passwords(self.config.bcrypt_rounds)
+        self.rate_limiter = RateLimiter(self.config.auth_rate_limit, self.config.rate_limit_storage)
+
+    def enter(self, handler: BaseHandler) -> None:
+        """Note a request whose head has arrived."""
+        self.in_flight.add(handler)
+
+    def leave(self, handler: BaseHandler) -> None:
+        """Note a request whose answer is sent, or that has nobody to answer to."""
+        self.in_flight.discard(handler)
+        if self.draining and not self.in_flight:
+            self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return once no request is in flight, while draining."""
+        if self.in_flight:
+            await self._idle.wait()

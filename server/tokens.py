@@ -1,0 +1,100 @@
+"""HS256 JSON Web Tokens, signed with the secret that the frontend's Better Auth shares; PyJWT is used here only."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from typing import Any
+
+import jwt
+
+_ALGORITHM = "HS256"
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_OPTIONS = {
+    "require": ["exp"],
+    "verify_aud": False,
+    "verify_iat": False,
+    "verify_iss": False,
+    "verify_jti": False,
+    "verify_sub": False,  # ``_user_id`` is stricter
+}
+REMEMBERED = 4096  # tokens whose signature need not be checked again
+
+
+class TokenRejected(Exception):
+    """The token is not accepted; the message is the reason, one of a few words for the log."""
+
+
+def parse_uuid(text: object) -> str | None:
+    """Return a UUID in its usual form (RFC 9562 section 4, hyphens, lower case), or None if the text is none."""
+    return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else None
+
+
+class Tokens:
+    """Issues and verifies tokens.
+
+    Args:
+        secret: the HMAC key.
+        hours: a new token's time to live.
+    """
+
+    def __init__(self, secret: str, hours: float) -> None:
+        self._secret = secret
+        self._seconds = hours * 3600
+        self._decode = lru_cache(maxsize=REMEMBERED)(self._check)
+
+    def issue(self, user_id: str, email: str) -> str:
+        """Return a token for a user (FR-011)."""
+        now = time.time()
+        claims = {"sub": user_id, "user_id": user_id, "email": email, "iat": int(now), "exp": int(now + self._seconds)}
+        return jwt.encode(claims, self._secret, _ALGORITHM)
+
+    def verify(self, authorization: str | None) -> str:
+        """Return the user's id out of an ``Authorization`` header (RFC 6750 section 2.1; FR-001 to FR-004).
+
+        Raises:
+            TokenRejected: for anything but a current token of ours or of Better Auth.
+        """
+        if authorization is None:
+            raise TokenRejected("missing")
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise TokenRejected("not_bearer")
+        user_id, expires = self._decode(token.strip())
+        if expires <= time.time():
+            raise TokenRejected("expired")
+        return user_id
+
+    def _check(self, token: str) -> tuple[str, float]:
+        """Return the user's id and the time of expiry, in seconds since 1970, of a well-signed token."""
+        try:
+            claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options=_OPTIONS)  # type: ignore[arg-type]
+        except jwt.ExpiredSignatureError:
+            raise TokenRejected("expired") from None
+        except jwt.ImmatureSignatureError:
+            raise TokenRejected("not_yet_valid") from None
+        except jwt.InvalidAlgorithmError:
+            raise TokenRejected("algorithm") from None
+        except jwt.InvalidSignatureError:
+            raise TokenRejected("signature") from None
+        except jwt.MissingRequiredClaimError:
+            raise TokenRejected("no_expiry") from None
+        except (
+            jwt.PyJWTError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):  # an infinite exp overflows, deep JSON recurses
+            raise TokenRejected("malformed") from None
+        # PyJWT takes a numeral in a string for a time; RFC 7519 section 2 (NumericDate) does not.
+        if any(type(claims[name]) not in (int, float) for name in ("exp", "nbf") if name in claims):
+            raise TokenRejected("malformed")
+        return _user_id(claims), claims["exp"]
+
+
+def _user_id(claims: dict[str, Any]) -> str:
+    user_id = parse_uuid(claims["sub"] if "sub" in claims else claims.get("user_id"))
+    if user_id is None:
+        raise TokenRejected("no_user_id")
+    return user_id

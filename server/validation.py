@@ -1,0 +1,147 @@
+"""JSON in: parsing bodies strictly, and holding them against the files in ``schemas/``.
+
+A schema file carries its own messages for people beside its rules, in the keyword ``errorMessage``: the failing keyword
+names the message, ``required`` one for each property, ``null`` the one for a null where a value must be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import email_validator
+from jsonschema import Draft202012Validator, FormatChecker
+from referencing import Registry
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+SCHEMA_FOLDER = Path(__file__).parent.parent / "schemas"
+PASSWORD_BYTES = 72  # bcrypt reads no further
+NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
+
+# "Syntax only": a company's name.local is as good as any.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
+
+def normalise_email(value: object) -> str:
+    """Return the email as accounts keep it: local part as typed, domain in lower case (RFC 5321 section 2.4).
+
+    Raises:
+        email_validator.EmailNotValidError: for what is no address in RFC 5322's ASCII syntax.
+    """
+    return email_validator.validate_email(str(value), check_deliverability=False, allow_smtputf8=False).normalized
+
+
+def _fits_bcrypt(value: object) -> bool:
+    return len(str(value).encode()) <= PASSWORD_BYTES
+
+
+format_checker = FormatChecker(formats=())
+format_checker.checks("email", raises=email_validator.EmailNotValidError)(normalise_email)
+format_checker.checks("password")(_fits_bcrypt)
+
+
+def _read_schemas() -> dict[str, dict[str, Any]]:
+    files = sorted(SCHEMA_FOLDER.rglob("*.json"))
+    return {str(file.relative_to(SCHEMA_FOLDER)): json.loads(file.read_text("utf-8")) for file in files}
+
+
+SCHEMAS = _read_schemas()
+REGISTRY: Registry[Any] = Registry().with_contents((schema["$id"], schema) for schema in SCHEMAS.values())
+
+
+class Schema:
+    """One file of ``schemas/``, checked and compiled.
+
+    Args:
+        name: the file's path in the folder, like ``todo/create_task.json``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        Draft202012Validator.check_schema(SCHEMAS[name])
+        self._validator = Draft202012Validator(SCHEMAS[name], registry=REGISTRY, format_checker=format_checker)
+        self._fields = list(SCHEMAS[name].get("properties", ()))
+
+    def problems(self, value: Any) -> list[dict[str, str]]:
+        """Return what is wrong with a value: ``{"field", "message"}`` for each field, in the schema's order."""
+        found: dict[str, str] = {}
+        for error in self._validator.iter_errors(value):
+            for field, message in self._explain(error):
+                found.setdefault(field, message)
+        order = sorted(found, key=lambda field: self._fields.index(field) if field in self._fields else -1)
+        return [{"field": field, "message": found[field]} for field in order]
+
+    @staticmethod
+    def _explain(error: ValidationError) -> list[tuple[str, str]]:
+        messages = error.schema["errorMessage"]
+        if error.validator == "required":
+            return [(name, messages["required"][name]) for name in error.validator_value if name not in error.instance]
+        keyword = "null" if error.instance is None and "null" in messages else error.validator
+        return [(".".join(map(str, error.absolute_path)), messages[keyword])]
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON text that every party reads alike (RFC 8259; RFC 7493, I-JSON, section 2).
+
+    Raises:
+        ValueError: with the reason: no UTF-8, no JSON, a repeated key, a number out of range, or text that is no text
+            (lone surrogates, NUL).
+    """
+    text = body.decode("utf-8")  # UnicodeDecodeError is a ValueError
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+        if "\\u" in text:  # only an escape can bring them in
+            _check_text(value)
+    except RecursionError:
+        raise ValueError("Nested too deeply") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("An object has the same key twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > NUMBER_LENGTH:
+        raise ValueError("A number is too long")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if len(digits) > NUMBER_LENGTH or not math.isfinite(number := float(digits)):
+        raise ValueError("A number is too large or too long")
+    return number
+
+
+def _check_text(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("Text contains the character NUL")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("Text contains half of a surrogate pair") from None
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key)
+            _check_text(item)

@@ -1,0 +1,1 @@
+"""The specification, as tests: one module for each behaviour."""

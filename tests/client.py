@@ -1,0 +1,172 @@
+"""An HTTP client that holds every answer against ``schemas/`` and against what every answer must carry."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+from tornado.httpclient import HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from server.contracts import TASKS, TODO
+from server.handlers.auth import LoginHandler, RegisterHandler
+from server.handlers.tasks import TaskListHandler
+from server.routes import ROUTES
+from server.validation import REGISTRY, SCHEMAS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tornado.httputil import HTTPHeaders
+
+    from server.contracts import Contract
+    from server.handlers.base import BaseHandler
+
+PASSWORD = "Correct-horse-7"
+
+
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(SCHEMAS[f"{name}.json"], registry=REGISTRY)
+
+
+ERROR = _validator("error")
+SUCCESSES = [_validator(name) for name in ("session", "task_answer", "task_list", "task_page", "health", "ready")]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a contract has what, read from the route table."""
+
+    contract: Contract
+    register: str
+    login: str
+    tasks: str
+
+    @classmethod
+    def of(cls, contract: Contract) -> Paths:
+        def pattern(handler: type[BaseHandler]) -> str:
+            (found,) = (route.pattern for route in ROUTES if route.handler is handler and route.contract is contract)
+            return found
+
+        return cls(contract, pattern(RegisterHandler), pattern(LoginHandler), pattern(TaskListHandler))
+
+
+PATHS = [Paths.of(TODO), Paths.of(TASKS)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A checked answer; ``body`` is its JSON, None for an empty one."""
+
+    status: int
+    headers: HTTPHeaders
+    body: Any
+
+    @property
+    def error(self) -> str:
+        text: str = self.body["error"]
+        return text
+
+
+class Client:
+    """Sends requests to a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._http = SimpleAsyncHTTPClient(force_instance=True, max_clients=200)
+
+    def close(self) -> None:
+        self._http.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        value: Any = ...,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send a request, with ``value`` as its JSON body or ``body`` as it is, and check the answer's form."""
+        sent = dict(headers or {})
+        if value is not ...:
+            body = json.dumps(value).encode()
+            sent.setdefault("Content-Type", "application/json")
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        response = await self._http.fetch(
+            HTTPRequest(
+                f"http://127.0.0.1:{self.port}{path}",
+                method,
+                sent,
+                body,
+                allow_nonstandard_methods=True,
+                follow_redirects=False,
+                decompress_response=False,
+                request_timeout=30,
+            ),
+            raise_error=False,
+        )
+        return check(method, response.code, response.headers, response.body or b"")
+
+
+def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Answer:
+    """Check what every answer of the server must be, and return it."""
+    assert headers["X-Request-ID"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Vary"] == "Origin"
+    assert headers["Cache-Control"] in ("no-store", "private, no-cache")
+    assert "Server" not in headers
+    if method == "HEAD" or status in (204, 304):
+        assert body == b""
+        return Answer(status, headers, None)
+    assert headers["Content-Type"] == "application/json"
+    assert int(headers["Content-Length"]) == len(body)
+    value = json.loads(body)
+    if status < 300:
+        assert any(schema.is_valid(value) for schema in SUCCESSES), value
+    else:
+        assert ERROR.is_valid(value), value
+        assert headers["Cache-Control"] == "no-store"
+        assert "ETag" not in headers
+    return Answer(status, headers, value)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with a token."""
+
+    client: Client
+    id: str
+    email: str
+    token: str
+
+    @classmethod
+    async def register(cls, client: Client, name: str) -> Person:
+        email = f"{name}-{secrets.token_hex(6)}@example.com"
+        answer = await client.request("POST", PATHS[0].register, {"email": email, "password": PASSWORD})
+        assert answer.status == 201
+        return cls(client, answer.body["user"]["id"], email, answer.body["token"])
+
+    async def request(
+        self, method: str, path: str, value: Any = ..., *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await self.client.request(method, path, value, token=self.token, headers=headers)
+
+    async def create(self, paths: Paths, title: str = "Buy groceries", **values: Any) -> dict[str, Any]:
+        """Make a task and return it."""
+        answer = await self.request("POST", paths.tasks, {"title": title, **values})
+        assert answer.status == 201
+        task: dict[str, Any] = answer.body["task"]
+        return task
+
+    async def list(self, paths: Paths) -> list[dict[str, Any]]:
+        """Return the tasks that a list without a query shows."""
+        answer = await self.request("GET", paths.tasks)
+        assert answer.status == 200
+        tasks: list[dict[str, Any]] = answer.body["tasks"]
+        return tasks

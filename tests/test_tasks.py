@@ -1,0 +1,227 @@
+"""Tasks, through both contracts on both databases (FR-018 to FR-042; TM 13 to 17)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.client import Client, Paths, Person
+
+TITLE_LIMITS = {"todo": 255, "tasks": 100}
+DESCRIPTION_LIMITS = {"todo": 1000, "tasks": 500}
+
+
+async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, paths: Paths) -> None:
+    before = datetime.now(UTC)
+    answer = await alice.request("POST", paths.tasks, {"title": "Buy groceries", "description": "Milk, eggs"})
+    assert answer.status == 201
+    task = answer.body["task"]
+    assert answer.headers["Location"] == f"{paths.tasks}/{task['id']}"
+    assert UUID(task["id"]).version == 4
+    assert before <= datetime.fromisoformat(task["created_at"]) <= datetime.now(UTC)
+    assert task == {
+        "id": task["id"],
+        "title": "Buy groceries",
+        "description": "Milk, eggs",
+        "completed": False,
+        "user_id": alice.id,
+        "created_at": task["created_at"],
+        "updated_at": task["created_at"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("user_id", str(uuid4())), ("completed", True), ("id", str(uuid4())), ("nonsense", [1])]
+)
+async def test_fields_that_are_not_the_clients_to_set_are_ignored(
+    alice: Person, paths: Paths, field: str, value: Any
+) -> None:
+    task = await alice.create(paths, **{field: value})
+    assert task["user_id"] == alice.id
+    assert task["completed"] is False
+    assert task.get(field) != value
+
+
+async def test_without_a_description_it_is_null(alice: Person, paths: Paths) -> None:
+    assert (await alice.create(paths))["description"] is None
+    assert (await alice.create(paths, description=None))["description"] is None
+    assert (await alice.create(paths, description=""))["description"] == ""
+
+
+async def test_a_title_is_stored_trimmed(alice: Person, paths: Paths) -> None:
+    assert (await alice.create(paths, "\u2003 Buy milk\t\n"))["title"] == "Buy milk"
+
+
+@pytest.mark.parametrize("body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"description": "x"}])
+async def test_a_task_needs_a_title(alice: Person, paths: Paths, body: dict[str, Any]) -> None:
+    answer = await alice.request("POST", paths.tasks, body)
+    assert (answer.status, answer.error) == (400, "Title is required")
+    assert answer.body["details"] == [{"field": "title", "message": "Title is required"}]
+
+
+@pytest.mark.parametrize("title", [None, "", " \u00a0\n"])
+async def test_a_title_cannot_be_taken_away(alice: Person, paths: Paths, title: str | None) -> None:
+    task = await alice.create(paths)
+    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": title})
+    assert (answer.status, answer.error) == (400, "Title cannot be empty")
+
+
+async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(alice: Person, paths: Paths) -> None:
+    title, description = TITLE_LIMITS[paths.contract.name], DESCRIPTION_LIMITS[paths.contract.name]
+    task = await alice.create(paths, "😀" * title, description="ä" * description)
+    assert task["title"] == "😀" * title
+    for body, message in (
+        ({"title": "x" * (title + 1)}, f"Title must be at most {title} characters"),
+        ({"title": " " * title + "x"}, f"Title must be at most {title} characters"),
+        (
+            {"title": "x", "description": "x" * (description + 1)},
+            f"Description must be at most {description} characters",
+        ),
+    ):
+        for method, path in (("POST", paths.tasks), ("PUT", f"{paths.tasks}/{task['id']}")):
+            answer = await alice.request(method, path, body)
+            assert (answer.status, answer.error) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"title": 1}, "title"),
+        ({"title": ["x"]}, "title"),
+        ({"title": "x", "description": 1}, "description"),
+        ({"title": "x", "description": {}}, "description"),
+        ([], ""),
+        ("x", ""),
+        (None, ""),
+        (1.5, ""),
+    ],
+)
+async def test_values_of_the_wrong_type_are_named(alice: Person, paths: Paths, body: Any, field: str) -> None:
+    answer = await alice.request("POST", paths.tasks, body)
+    assert answer.status == 400
+    assert [detail["field"] for detail in answer.body["details"]] == [field]
+
+
+@pytest.mark.parametrize("completed", [None, 1, 0, "true", []])
+async def test_completed_is_a_boolean(alice: Person, paths: Paths, completed: Any) -> None:
+    task = await alice.create(paths)
+    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
+    assert (answer.status, answer.error) == (400, "Completed must be true or false")
+
+
+async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    for task_id in (task["id"], task["id"].upper()):
+        answer = await alice.request("GET", f"{paths.tasks}/{task_id}")
+        assert (answer.status, answer.body) == (200, {"task": task})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "New"},
+        {"description": "New"},
+        {"description": None},
+        {"description": ""},
+        {"completed": True},
+        {"title": " New ", "description": "New", "completed": True},
+        {},
+        {"user_id": "somebody", "created_at": "yesterday"},
+    ],
+)
+async def test_an_update_changes_only_what_it_names(alice: Person, paths: Paths, change: dict[str, Any]) -> None:
+    task = await alice.create(paths, "Old", description="Old")
+    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", change)
+    assert answer.status == 200
+    updated = answer.body["task"]
+    known = {name: value for name, value in change.items() if name in ("title", "description", "completed")}
+    if "title" in known:
+        known["title"] = "New"
+    assert updated == {**task, **known, "updated_at": updated["updated_at"]}
+    assert updated["updated_at"] > task["updated_at"]
+    assert await alice.list(paths) == [updated]
+
+
+async def test_a_task_can_be_reopened(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    for completed in (True, False, True):
+        answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
+        assert answer.body["task"]["completed"] is completed
+
+
+async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
+    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ClockBehind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    task = await alice.create(paths)
+    monkeypatch.setattr("server.queries.tasks.datetime", ClockBehind)
+    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {})
+    moved = datetime.fromisoformat(answer.body["task"]["updated_at"]) - datetime.fromisoformat(task["updated_at"])
+    assert moved == timedelta(microseconds=1)
+
+
+async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    answer = await alice.request("DELETE", f"{paths.tasks}/{task['id']}")
+    assert (answer.status, answer.body) == (204, None)
+    for method in ("GET", "PUT", "DELETE"):
+        answer = await alice.request(method, f"{paths.tasks}/{task['id']}", {} if method == "PUT" else ...)
+        assert (answer.status, answer.error) == (404, "Task not found")
+    assert await alice.list(paths) == []
+
+
+@pytest.mark.parametrize("task_id", ["nonexistent-id", "%00", "%FF", "1", str(uuid4()), uuid4().hex, f"{{{uuid4()}}}"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_an_id_that_names_no_task_is_not_found(alice: Person, paths: Paths, method: str, task_id: str) -> None:
+    answer = await alice.request(method, f"{paths.tasks}/{task_id}", {} if method == "PUT" else ...)
+    assert (answer.status, answer.error) == (404, "Task not found")
+
+
+async def test_a_strangers_task_is_denied_and_untouched(alice: Person, bob: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    for method, body in (("GET", ...), ("PUT", {"title": "Bob was here"}), ("DELETE", ...)):
+        answer = await bob.request(method, f"{paths.tasks}/{task['id']}", body)
+        assert (answer.status, answer.error) == (403, "Access denied")
+    assert await alice.list(paths) == [task]
+    assert await bob.list(paths) == []
+
+
+async def test_both_contracts_show_the_same_tasks_whole(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths, "x")
+    from tests.client import PATHS  # noqa: PLC0415
+
+    long = await alice.create(PATHS[0], "x" * 255, description="y" * 1000)
+    for other in PATHS:
+        assert await alice.list(other) == [long, task]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'; DROP TABLE tasks; --",
+        '" OR 1=1 --',
+        "%s %(id)s %% {0} :title ?",
+        "<script>alert(1)</script>",
+        "\\u0041 \\ \" ' / \u2028 \u202e \ud7ff 😀",
+        "\x01\x1b[31m\x7f",
+    ],
+)
+async def test_sql_and_html_are_text(alice: Person, paths: Paths, text: str) -> None:
+    task = await alice.create(paths, text, description=text)
+    assert (task["title"], task["description"]) == (text.strip(), text)
+    assert await alice.list(paths) == [task]
+
+
+async def test_nobody_has_no_tasks(client: Client, paths: Paths) -> None:
+    for method in ("GET", "POST"):
+        answer = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
+        assert (answer.status, answer.error) == (401, "Unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
