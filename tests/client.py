@@ -81,6 +81,11 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    @staticmethod
+    def new_email(name: str) -> str:
+        """Return an email that nobody has."""
+        return f"{name}-{secrets.token_hex(6)}@example.com"
+
     async def request(
         self,
         method: str,
@@ -147,7 +152,7 @@ class Person:
 
     @classmethod
     async def register(cls, client: Client, name: str) -> Person:
-        email = f"{name}-{secrets.token_hex(6)}@example.com"
+        email = client.new_email(name)
         answer = await client.request("POST", PATHS[0].register, {"email": email, "password": PASSWORD})
         assert answer.status == 201
         return cls(client, answer.body["user"]["id"], email, answer.body["token"])

@@ -1,0 +1,104 @@
+"""README.md says what is so: its tables are held against the code, its commands are run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server import errors
+from server.config import Config
+from server.routes import ROUTES
+
+if TYPE_CHECKING:
+    from tests.client import Client
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text("utf-8")
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("|")]
+SETTINGS = {cells[0].strip("`"): cells[1].strip("`") for cells in ROWS if re.fullmatch(r"`[A-Z_]+`", cells[0])}
+
+
+def test_every_route_is_in_the_table_of_endpoints() -> None:
+    documented = {cell.strip("`") for cells in ROWS for cell in cells[1:3]}
+    methods = {
+        f"{method} {route.pattern}"
+        for route in ROUTES
+        for method in route.handler.allowed_methods().split(", ")
+        if method not in ("HEAD", "OPTIONS")
+    }
+    assert methods == {cell for cell in documented if re.match(r"[A-Z]+ /", cell)}
+
+
+def test_every_setting_is_in_the_table_of_settings() -> None:
+    assert list(SETTINGS) == [field.name.upper() for field in fields(Config)]
+
+
+def test_the_defaults_of_settings_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    required = [name for name, default in SETTINGS.items() if default == "required"]
+    for name, value in zip(required, ("sqlite:///todo.db", "x" * 32, "http://localhost:3000"), strict=True):
+        monkeypatch.setenv(name, value)
+    defaults = Config.from_environment()
+    for name, default in SETTINGS.items():
+        if default not in ("required", "(empty)"):
+            monkeypatch.setenv(name, default)
+    assert Config.from_environment() == defaults
+
+
+def test_every_error_is_in_the_table_of_errors() -> None:
+    documented = {(status, cells[1].strip("`")) for cells in ROWS for status in cells[0].split(", ")}
+    vocabulary = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.ApiError) and hasattr(value, "status")
+    ]
+    assert len(vocabulary) > 10
+    for error in vocabulary:
+        if error is not errors.ValidationFailed:
+            assert (str(error.status), error.message) in documented
+
+
+def test_every_reason_to_reject_a_token_is_named() -> None:
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "server").rglob("*.py"))
+    reasons = set(re.findall(r'TokenRejected\("(\w+)"\)|"token_rejected", reason="(\w+)"', source))
+    (paragraph,) = (text for text in README.split("\n\n") if "whose `reason` is" in text)
+    documented = re.findall(r"`(\w+)`", paragraph.partition("whose `reason` is")[2])
+    assert {first or second for first, second in reasons} == set(documented)
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
+async def test_the_curl_session_works_as_it_stands(client: Client) -> None:
+    (session,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "curl" in block)
+    assert session.count("\n") == 5
+    shell = await asyncio.create_subprocess_exec(
+        "sh",
+        "-ec",
+        session.replace("localhost:8000", f"127.0.0.1:{client.port}").replace("me@example.com", client.new_email("me")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await shell.communicate()
+    signed_up, created, listed = json.loads("[" + output.decode().replace("}{", "},{") + "]")
+    assert shell.returncode == 0
+    assert signed_up["user"]["id"] == created["task"]["user_id"]
+    assert listed == {"tasks": [created["task"]]}
+
+
+def test_requirements_are_the_only_lock_file() -> None:
+    others = ("Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "runtime.txt")
+    assert [name for name in others if (PROJECT / name).exists()] == []
+    pinned = re.findall(r"^([\w-]+)==", (PROJECT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+    declared = re.findall(
+        r"^    ([\w-]+)[\[>=<]",
+        (PROJECT / "setup.cfg").read_text("utf-8").partition("[options.packages")[0],
+        re.MULTILINE,
+    )
+    assert declared
+    assert set(declared) <= set(pinned)

@@ -1,0 +1,50 @@
+"""Nobody ever meets somebody else's tasks, however hard both work (FR-019, FR-026, SC-003)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.client import Paths, Person
+
+ROUNDS = 15
+WORKERS = 4
+
+
+async def work(person: Person, stranger: Person, paths: Paths, shared: list[str], chance: random.Random) -> None:
+    """Use every verb on tasks of both; each answer must be about the person's own, or a refusal."""
+    for _ in range(ROUNDS):
+        task = await person.create(paths, person.id, user_id=stranger.id)
+        assert task["user_id"] == person.id
+        shared.append(task["id"])
+        target = f"{paths.tasks}/{chance.choice(shared)}"
+        for method in chance.sample(["GET", "PUT", "DELETE"], 3):
+            answer = await person.request(method, target, {"title": person.id} if method == "PUT" else ...)
+            assert answer.status in (200, 204, 403, 404)
+            if answer.status == 200:
+                assert answer.body["task"]["user_id"] == answer.body["task"]["title"] == person.id
+        assert {task["user_id"] for task in await person.list(paths)} <= {person.id}
+
+
+async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
+    alice: Person, bob: Person, paths: Paths
+) -> None:
+    shared: list[str] = []
+    chance = random.Random(1)
+    people = [(alice, bob), (bob, alice)] * WORKERS
+    await asyncio.gather(*(work(person, stranger, paths, shared, chance) for person, stranger in people))
+    for person in (alice, bob):
+        assert {task["title"] for task in await person.list(paths)} <= {person.id}
+
+
+@pytest.mark.parametrize("name", ["user_id", "owner", "user"])
+async def test_no_query_parameter_names_another_user(alice: Person, bob: Person, paths: Paths, name: str) -> None:
+    task = await alice.create(paths)
+    answer = await bob.request("GET", f"{paths.tasks}?{name}={alice.id}")
+    assert answer.body["tasks"] == []
+    answer = await bob.request("GET", f"{paths.tasks}/{task['id']}?{name}={alice.id}")
+    assert answer.status == 403
