@@ -8,10 +8,10 @@ help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
-	@printf '%s\n' \
-	  'Serving on http://localhost:8000 (Ctrl-C ends it). In another terminal, make an account:' \
+	@port=$${PORT:-$$(sed -n 's/^PORT=//p' .env)}; url=http://localhost:$${port:-8000}; printf '%s\n' \
+	  "Serving on $$url (Ctrl-C ends it). In another terminal, make an account:" \
 	  "  curl -d '{\"email\": \"me@example.com\", \"password\": \"correct horse\"}' -H 'Content-Type: application/json' \\" \
-	  '    http://localhost:8000/api/auth/signup' \
+	  "    $$url/api/auth/signup" \
 	  'and see README.md for what to do with the token.'
 	@exec .venv/bin/python run.py
 

@@ -6,8 +6,10 @@ import sys
 import structlog
 
 from server import logs
-from server.app import StartError, run_migrations, serve
+from server.app import StartError, migrate_schema, serve
 from server.config import Config, ConfigError
+
+log = structlog.get_logger()
 
 
 def main(arguments: list[str]) -> int:
@@ -23,11 +25,12 @@ def main(arguments: list[str]) -> int:
     logs.configure(config.log_level, config.log_format)
     try:
         if arguments:
-            run_migrations(config.database_url)
+            asyncio.run(migrate_schema(config))
         else:
             asyncio.run(serve(config))
+            log.info("server_stopped")
     except StartError as error:
-        structlog.get_logger().error("start_failed", reason=str(error))
+        log.error("start_failed", reason=str(error))  # noqa: TRY400  # the message is all that an operator needs
         return 1
     return 0
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from alembic.util import CommandError
@@ -87,24 +87,46 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_database(config) as database:
-        if not await wait_for_database(database, stopping):
+        await migrate_when_up(config, database, stopping)
+        if stopping.is_set():
             return
-        await asyncio.to_thread(run_migrations, config.database_url)
         services = Services(config, database)
         server = make_server(make_app(services))
         try:
             server.listen(config.port, config.host)
-        except OSError as error:
-            raise StartError(f"cannot listen on {config.host or '*'}:{config.port}: {error.strerror}") from None
+        except (OSError, UnicodeError) as error:
+            raise StartError(
+                f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}"
+            ) from None
         log.info("server_started", host=config.host, port=config.port)
         await stopping.wait()
         await drain(server, services)
         services.passwords.close()
-    log.info("server_stopped")
+
+
+async def migrate_schema(config: Config) -> None:
+    """Bring the schema up to date, as ``serve`` does before it listens; raises what ``migrate_when_up`` raises."""
+    async with open_database(config) as database:
+        await migrate_when_up(config, database, asyncio.Event())
+
+
+async def migrate_when_up(config: Config, database: Database, stopping: asyncio.Event) -> None:
+    """Migrate the schema once the database answers, unless the process is told to stop before.
+
+    Raises:
+        StartError: if it does not answer within 30 seconds, or refuses.
+    """
+    if not await wait_for_database(database, stopping):
+        return
+    try:
+        await asyncio.to_thread(migrate, config.database_url)
+    except (SQLAlchemyError, CommandError) as error:
+        raise StartError(f"the schema cannot be migrated: {error}") from error
+    log.info("schema_migrated")
 
 
 async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:
-    """Return True once the database answers, or False if the server is told to stop before.
+    """Return True once the database answers, or False if the process is told to stop before.
 
     Raises:
         StartError: if it does not answer within 30 seconds.
@@ -128,28 +150,15 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     return False
 
 
-def run_migrations(database_url: str) -> None:
-    """Migrate the schema.
-
-    Raises:
-        StartError: if the database refuses.
-    """
-    try:
-        migrate(database_url)
-        log.info("schema_migrated")
-    except (SQLAlchemyError, CommandError) as error:
-        raise StartError(f"the schema cannot be migrated: {error}") from error
-
-
 async def drain(server: HTTPServer, services: Services) -> None:
     """Stop accepting, finish what is in flight within ``SHUTDOWN_SECONDS``, and cut what is left."""
-    log.info("server_draining", in_flight=len(services.in_flight))
     services.draining = True
     server.conn_params.no_keep_alive = True
     server.stop()
+    log.info("server_draining", in_flight=len(services.in_flight))
     with suppress(TimeoutError):
         async with asyncio.timeout(services.config.shutdown_seconds):
             await services.wait_until_idle()
-    for handler in services.in_flight:
+    for handler in cast("set[BaseHandler]", services.in_flight):
         log.error("request_cut", request_id=handler.request_id, method=handler.request.method, route=handler.route)
     await server.close_all_connections()

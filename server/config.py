@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, cast
 import limits
 import psycopg2
 from environs import Env, EnvValidationError, ValidationError, validate
-from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
@@ -34,28 +32,49 @@ class ConfigError(Exception):
 
 def database_url(value: str) -> str:
     """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameter."""
+    _check_text(value)
     if value.startswith(SQLITE_PREFIX):
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
             raise ValidationError("Must name a file, like sqlite:///todo.db.")
-        if not Path(file).parent.is_dir():
-            raise ValidationError("The folder of the SQLite file does not exist.")
+        if not Path(file).parent.is_dir() or Path(file).is_dir():
+            raise ValidationError("The SQLite file must be in a folder that exists, and be none itself.")
         return value
     if not value.startswith(POSTGRESQL_SCHEMES):
         raise ValidationError("Must start with postgresql://, postgres:// or sqlite:///.")
     try:
-        parse_dsn(value)
+        _check_places(parse_dsn(value))
     except psycopg2.ProgrammingError as error:
-        # libpq's own text can hold a piece of the password; the name of a parameter cannot.
+        # libpq's own text can hold a piece of the password; a parameter's name behind the last @ cannot.
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         raise ValidationError(
-            f"PostgreSQL knows no parameter {unknown[1]}." if unknown else "Not a valid PostgreSQL URL."
+            f"PostgreSQL knows no parameter {unknown[1]}."
+            if unknown and "@" not in value.partition("?")[2]
+            else "Not a valid PostgreSQL URL."
         ) from None
     return value
 
 
+def _check_places(parameters: dict[str, str]) -> None:
+    """Check what libpq looks at only when it connects: the ports, and that each of several hosts has one."""
+    ports = parameters.get("port", "").split(",")
+    if not all(port == "" or re.fullmatch("[0-9]{1,5}", port) for port in ports):
+        raise ValidationError("Not a port number.")
+    if len(ports) not in (1, len(parameters.get("host", "").split(","))):
+        raise ValidationError("Must have one port, or as many as hosts.")
+
+
+def _check_text(value: str) -> None:
+    """Refuse bytes that are no UTF-8; Python hands them over as lone surrogates (PEP 383)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("Must be UTF-8 text.") from None
+
+
 def secret(value: str) -> str:
     """Check the length of the signing secret, in bytes of UTF-8."""
+    _check_text(value)
     if len(value.encode()) < SECRET_BYTES:
         raise ValidationError(f"Must be at least {SECRET_BYTES} bytes long.")
     return value
@@ -63,6 +82,7 @@ def secret(value: str) -> str:
 
 def origins(value: str) -> tuple[str, ...]:
     """Read the frontend's origins, ``scheme://host[:port]`` (RFC 6454 section 6.2), separated by commas."""
+    _check_text(value)
     found = tuple(entry.strip().rstrip("/").lower() for entry in value.split(","))
     if not all(re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:*]+)(:[0-9]{1,5})?", entry) for entry in found):
         raise ValidationError("Must be one origin like https://app.example.com, or several separated by commas.")
@@ -74,17 +94,23 @@ def rate_limit(value: str) -> RateLimitItem | None:
     if value.lower() == "off":
         return None
     try:
-        return limits.parse(value)
+        (limit,) = limits.parse_many(value)
     except ValueError:
-        raise ValidationError("Must be a limit like 10/minute, or off.") from None
+        raise ValidationError("Must be one limit like 10/minute, or off.") from None
+    return limit
+
+
+def log_level_name(value: str) -> str:
+    """Read the name of a level of the ``logging`` module, in any case."""
+    if value.lower() not in LOG_LEVELS:
+        raise ValidationError(f"Must be one of: {', '.join(LOG_LEVELS)}.")
+    return value.lower()
 
 
 def rate_limit_storage(value: str) -> str:
-    """Check the address of the rate limits' storage; its asynchronous kind is what the server uses."""
-    try:
-        storage_from_string(f"async+{value}")
-    except (ConfigurationError, ValueError, TypeError):
-        raise ValidationError("Must be memory://.") from None
+    """Check where rate limits are counted, in the notation of the ``limits`` library."""
+    if value != "memory://":
+        raise ValidationError("Must be memory://.")
     return value
 
 
@@ -118,10 +144,13 @@ class Config:
             ConfigError: with a line for each setting that is missing or wrong (FR-061).
         """
         env = Env(eager=False)
-        for parser in (database_url, secret, origins, rate_limit, rate_limit_storage):
+        for parser in (database_url, secret, origins, rate_limit, rate_limit_storage, log_level_name):
             env.add_parser(parser.__name__, parser)
-        env.read_env(Path(".env"), recurse=False)
-        above_zero = validate.Range(min=0, min_inclusive=False)
+        try:
+            env.read_env(Path(".env"), recurse=False)
+        except (OSError, ValueError):
+            raise ConfigError([".env: Must be a readable file of UTF-8 text."]) from None
+        above_zero = validate.Range(min=0, min_inclusive=False, max=1_000_000)
         values = {
             "database_url": env.database_url("DATABASE_URL"),
             "better_auth_secret": env.secret("BETTER_AUTH_SECRET"),
@@ -138,7 +167,7 @@ class Config:
             "max_body_bytes": env.int("MAX_BODY_BYTES", 1024 * 1024, validate=validate.Range(1)),
             "require_https": env.bool("REQUIRE_HTTPS", False),
             "shutdown_seconds": env.float("SHUTDOWN_SECONDS", 25.0, validate=validate.Range(0)),
-            "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(LOG_LEVELS)),
+            "log_level": env.log_level_name("LOG_LEVEL", "info"),
             "log_format": env.str("LOG_FORMAT", "json", validate=validate.OneOf(LOG_FORMATS)),
         }
         try:

@@ -18,7 +18,8 @@ def client_address(request: HTTPServerRequest, hops: int) -> str:
     entries = request.headers.get("X-Forwarded-For", "").split(",")
     if 0 < hops <= len(entries):
         try:
-            return str(ipaddress.ip_address(entries[-hops].strip()))
+            address = ipaddress.ip_address(entries[-hops].strip())
+            return str(getattr(address, "ipv4_mapped", None) or address)
         except ValueError:
             pass
     return request.remote_ip or ""

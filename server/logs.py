@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import orjson
 import structlog
@@ -22,6 +22,7 @@ def configure(level: str, line_format: str) -> None:
         level: the least severe level that is written, a name of the ``logging`` module in lower case.
         line_format: ``json``, or ``console`` for people.
     """
+    output = cast("TextIO", _Output())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,22 +42,39 @@ def configure(level: str, line_format: str) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    logging.getLogger("alembic").setLevel(max(threshold, logging.WARNING))
-    logging.basicConfig(handlers=[handler], level=threshold, force=True)
+    # Below warnings other libraries quote what they handle: headers with tokens in them, statements with hashes.
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.captureWarnings(capture=True)
-    # At this level Tornado quotes malformed headers, a credential among them; the line it gives way to is an
-    # answer that never reached a route.
-    logging.getLogger("tornado.general").setLevel(max(threshold, logging.WARNING))
+
+
+class _Output:
+    """Standard output in UTF-8; when its reader is gone, requests are still answered."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+        self._lost = False
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.buffer.write(text.encode("utf-8", "backslashreplace"))
+            self._stream.buffer.flush()
+        except OSError as error:
+            if not self._lost:
+                sys.stderr.write(f"log lines are lost: {error}\n")
+            self._lost = True
+
+    def flush(self) -> None:
+        """Do nothing; each line is written through."""
 
 
 def _always_name_a_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -11,12 +11,14 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import create_engine, event, text
 
 from server.config import SQLITE_PREFIX
+from server.database import KEEPALIVE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LOCK_KEY = 0x746F646F  # "todo"; any number that nobody else locks in this database
 LOCK_SECONDS = 30
+CONNECT_SECONDS = 10
 
 
 def migrate(database_url: str) -> None:
@@ -49,7 +51,9 @@ def alembic_config(connection: Connection) -> AlembicConfig:
 
 def _postgresql_engine(url: str) -> Engine:
     # psycopg2 reads the URL itself, with every parameter that libpq knows; SQLAlchemy would take it apart.
-    return create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(url, connect_timeout=LOCK_SECONDS))
+    return create_engine(
+        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(url, connect_timeout=CONNECT_SECONDS, **KEEPALIVE)
+    )
 
 
 def _sqlite_engine(url: str) -> Engine:

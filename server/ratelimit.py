@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import structlog
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
-from server.errors import TooManyRequests
+from server.errors import InvalidCredentials, TooManyRequests
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from limits import RateLimitItem
 
 log = structlog.get_logger()
@@ -29,6 +34,7 @@ class RateLimiter:
 
     def __init__(self, limit: RateLimitItem | None, storage: str) -> None:
         self._limit = limit
+        self._accounts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._window = MovingWindowRateLimiter(storage_from_string(f"async+{storage}"))
 
     async def count_attempt(self, action: str, address: str) -> None:
@@ -40,19 +46,27 @@ class RateLimiter:
         if self._limit and not await self._window.hit(self._limit, action, _network(address)):
             await self._refuse(action, "address", _network(address))
 
-    async def check_failures(self, email: str) -> None:
-        """Check the failed logins of an email, whoever made them.
+    @asynccontextmanager
+    async def login_attempt(self, email: str) -> AsyncIterator[None]:
+        """Count the attempt inside as a failure of the email, whoever makes it, if it ends in ``InvalidCredentials``.
+
+        Attempts on one email go one after the other: together, all of them would be let in before the first is counted.
 
         Raises:
-            TooManyRequests: if there were too many.
+            TooManyRequests: if there were too many failures.
         """
-        if self._limit and not await self._window.test(self._limit, "failed_login", email.lower()):
-            await self._refuse("failed_login", "email", email.lower())
-
-    async def count_failure(self, email: str) -> None:
-        """Count a failed login of an email."""
-        if self._limit:
-            await self._window.hit(self._limit, "failed_login", email.lower())
+        if self._limit is None:
+            yield
+            return
+        account = email.lower()
+        async with self._accounts.setdefault(account, asyncio.Lock()):
+            if not await self._window.test(self._limit, "failed_login", account):
+                await self._refuse("failed_login", "email", account)
+            try:
+                yield
+            except InvalidCredentials:
+                await self._window.hit(self._limit, "failed_login", account)
+                raise
 
     async def _refuse(self, action: str, reason: str, key: str) -> None:
         assert self._limit is not None  # noqa: S101

@@ -13,7 +13,7 @@ from server.tokens import Tokens
 if TYPE_CHECKING:
     from server.config import Config
     from server.database import Database
-    from server.handlers.base import BaseHandler
+    from server.handlers.streaming import StreamingHandler
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Services:
     passwords: Passwords = field(init=False)
     rate_limiter: RateLimiter = field(init=False)
     draining: bool = field(default=False, init=False)
-    in_flight: set[BaseHandler] = field(default_factory=set, init=False)
+    in_flight: set[StreamingHandler] = field(default_factory=set, init=False)
     _idle: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
@@ -39,11 +39,11 @@ class Services:
         self.passwords = Passwords(self.config.bcrypt_rounds)
         self.rate_limiter = RateLimiter(self.config.auth_rate_limit, self.config.rate_limit_storage)
 
-    def enter(self, handler: BaseHandler) -> None:
+    def enter(self, handler: StreamingHandler) -> None:
         """Note a request whose head has arrived."""
         self.in_flight.add(handler)
 
-    def leave(self, handler: BaseHandler) -> None:
+    def leave(self, handler: StreamingHandler) -> None:
         """Note a request whose answer is sent, or that has nobody to answer to."""
         self.in_flight.discard(handler)
         if self.draining and not self.in_flight:
@@ -51,5 +51,6 @@ class Services:
 
     async def wait_until_idle(self) -> None:
         """Return once no request is in flight, while draining."""
-        if self.in_flight:
+        while self.in_flight:
+            self._idle.clear()
             await self._idle.wait()

@@ -90,6 +90,8 @@ class Tokens:
         # PyJWT takes a numeral in a string for a time; RFC 7519 section 2 (NumericDate) does not.
         if any(type(claims[name]) not in (int, float) for name in ("exp", "nbf") if name in claims):
             raise TokenRejected("malformed")
+        if claims.get("nbf", 0) > time.time():  # PyJWT drops the fraction
+            raise TokenRejected("not_yet_valid")
         return _user_id(claims), claims["exp"]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 SCHEMA_FOLDER = Path(__file__).parent.parent / "schemas"
+EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 PASSWORD_BYTES = 72  # bcrypt reads no further
+DEPTH = 500  # arrays and objects within each other
 NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
+
+_SUSPICIOUS_ESCAPE = re.compile(r"\\u(0000|d[89a-f])", re.IGNORECASE)  # of NUL, or of half a surrogate pair
 
 # "Syntax only": a company's name.local is as good as any.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -32,7 +38,10 @@ def normalise_email(value: object) -> str:
     Raises:
         email_validator.EmailNotValidError: for what is no address in RFC 5322's ASCII syntax.
     """
-    return email_validator.validate_email(str(value), check_deliverability=False, allow_smtputf8=False).normalized
+    email = str(value)
+    if len(email) > EMAIL_LENGTH:  # before the library looks at a megabyte
+        raise email_validator.EmailSyntaxError("too long")
+    return email_validator.validate_email(email, check_deliverability=False, allow_smtputf8=False).normalized
 
 
 def _fits_bcrypt(value: object) -> bool:
@@ -91,7 +100,12 @@ def parse_json(body: bytes) -> Any:
         ValueError: with the reason: no UTF-8, no JSON, a repeated key, a number out of range, or text that is no text
             (lone surrogates, NUL).
     """
-    text = body.decode("utf-8")  # UnicodeDecodeError is a ValueError
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Not UTF-8: byte {error.start}") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("Starts with a byte order mark")
     try:
         value = json.loads(
             text,
@@ -100,8 +114,8 @@ def parse_json(body: bytes) -> Any:
             parse_float=_finite,
             parse_int=_bounded,
         )
-        if "\\u" in text:  # only an escape can bring them in
-            _check_text(value)
+        if _SUSPICIOUS_ESCAPE.search(text) or text.count("[") + text.count("{") > DEPTH:
+            _check(value, DEPTH)
     except RecursionError:
         raise ValueError("Nested too deeply") from None
     return value
@@ -130,7 +144,8 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _check_text(value: Any) -> None:
+def _check(value: Any, depth: int) -> None:
+    """Look for text that is none, and for values deeper than this many arrays and objects."""
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("Text contains the character NUL")
@@ -138,10 +153,8 @@ def _check_text(value: Any) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("Text contains half of a surrogate pair") from None
-    elif isinstance(value, list):
-        for item in value:
-            _check_text(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _check_text(key)
-            _check_text(item)
+    elif isinstance(value, list | dict):
+        if depth == 0:
+            raise ValueError("Nested too deeply")
+        for item in value if isinstance(value, list) else chain(value.keys(), value.values()):
+            _check(item, depth - 1)

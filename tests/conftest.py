@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import tempfile
@@ -116,6 +117,14 @@ def io_loop() -> Iterator[IOLoop]:
     """A loop of each test's own (the plugin's asks asyncio for a current one, which there is no more)."""
     loop = IOLoop(make_current=False)
     yield loop
+
+    async def cancel_leftovers() -> None:
+        leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in leftovers:
+            task.cancel()
+        await asyncio.gather(*leftovers, return_exceptions=True)
+
+    loop.run_sync(cancel_leftovers)
     loop.close(all_fds=True)
 
 

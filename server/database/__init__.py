@@ -1,6 +1,6 @@
 """The database: single statements, each in its own transaction, within the time that one request may spend on them.
 
-Drivers (``postgres.py``, ``sqlite.py``) run a statement and turn every exception of theirs into one of the three here.
+Drivers (``postgres.py``, ``sqlite.py``) run a statement and turn every exception of theirs into one of those here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from server.config import Config
 
 Row = tuple[Any, ...]
+KEEPALIVE = {  # libpq's: a server that vanished without a word is noticed within a minute
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 QUEUE_LENGTH = 1000  # statements that may wait for a connection
 
 
@@ -28,6 +34,10 @@ class UniqueViolated(Exception):
 
 class ForeignKeyViolated(Exception):
     """The row that this one refers to does not exist."""
+
+
+class StatementFailed(Exception):
+    """The database refused a statement, by a fault of ours; no value of the row is in the message."""
 
 
 class DatabaseUnavailable(Exception):

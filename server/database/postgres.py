@@ -7,6 +7,7 @@ pool, and aiopg's connects while it holds the lock that everybody else needs to 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.dialects import postgresql
 
-from server.database import DatabaseUnavailable, ForeignKeyViolated, UniqueViolated
+from server.database import KEEPALIVE, DatabaseUnavailable, ForeignKeyViolated, StatementFailed, UniqueViolated
 
 if TYPE_CHECKING:
     import weakref
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from server.database import Row
 
 IDLE_SECONDS = 240  # below the five minutes after which serverless PostgreSQL and many a firewall let go
-KEEPALIVE = {  # a peer that vanished without a word is noticed within a minute
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 
@@ -68,7 +63,7 @@ class PostgresDriver:
 
     def __init__(self, url: str, timeout: float) -> None:
         self._timeout = timeout
-        self._parameters = KEEPALIVE | parse_dsn(url)
+        self._parameters = KEEPALIVE | parse_dsn(url) | {"client_encoding": "utf8"}
         self._idle: list[Connection] = []
         self._compiled: dict[Executable, tuple[str, dict[str, Any]]] = {}
 
@@ -76,10 +71,11 @@ class PostgresDriver:
         """Run one statement and return its rows.
 
         Raises:
-            UniqueViolated, ForeignKeyViolated, DatabaseUnavailable: see ``server.database``.
+            UniqueViolated, ForeignKeyViolated, StatementFailed, DatabaseUnavailable: see ``server.database``.
         """
         text, defaults = self._compile(statement)
         connection = self._pop_idle() or await self._connect()
+        started = asyncio.get_running_loop().time()
         try:
             return await self._run(connection, text, {**defaults, **parameters})
         except psycopg2.errors.UniqueViolation as error:
@@ -88,16 +84,18 @@ class PostgresDriver:
             raise ForeignKeyViolated(str(error)) from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             raise DatabaseUnavailable(str(error).strip()) from error
+        except psycopg2.Error as error:
+            raise StatementFailed(f"{error.pgcode}: {error.diag.message_primary}") from None
         finally:
             if connection.closed or connection.isexecuting():
                 connection.close()
-                self._close_idle()  # what took this one has most likely taken the others
+                self._close_idle(started)
             else:
                 self._idle.append(connection)
 
     async def close(self) -> None:
-        """Close the idle connections; none is in use any more."""
-        self._close_idle()
+        """Close the idle connections; one in use is closed by whoever uses it."""
+        self._close_idle(math.inf)
 
     def _compile(self, statement: Executable) -> tuple[str, dict[str, Any]]:
         """Return a statement's SQL and the values that it brings along; statements live as long as their modules."""
@@ -115,9 +113,11 @@ class PostgresDriver:
             connection.close()
         return None
 
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+    def _close_idle(self, unused_since: float) -> None:
+        """Close what was not used since a moment: when one is lost, only those used later are known to live."""
+        for connection in self._idle:
+            if connection.last_usage < unused_since:
+                connection.close()
 
     async def _run(self, connection: Connection, text: str, parameters: dict[str, Any]) -> list[Row]:
         try:
@@ -184,8 +184,8 @@ class PostgresDriver:
                 continue
             try:
                 found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError as error:
-                failures.append(f"{host}: {error.strerror}")
+            except (OSError, UnicodeError) as error:
+                failures.append(f"{host}: {error}")
             else:
                 addresses += [{**place, "hostaddr": str(socket_address[0])} for *_, socket_address in found]
         if not addresses:

@@ -12,7 +12,7 @@ from server.database import UniqueViolated
 from server.errors import EmailTaken, InvalidCredentials
 from server.handlers.base import BaseHandler
 from server.queries import users
-from server.validation import normalise_email
+from server.validation import EMAIL_LENGTH, normalise_email
 
 if TYPE_CHECKING:
     from server.queries.users import User
@@ -67,21 +67,20 @@ class LoginHandler(AuthHandler):
     async def post(self) -> None:
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
         body = self.json_body(LOGIN)
-        email = _account_email(body["email"])
-        await self.services.rate_limiter.check_failures(email)
-        user = await users.find_by_email(self.database, email)
-        if not await self.services.passwords.verify(body["password"], user and user.password_hash):
-            await self.services.rate_limiter.count_failure(email)
-            reason = "wrong_password" if user else "unknown_email"
-            log.warning("login_failed", reason=reason, remote_ip=self.client_address)
-            raise InvalidCredentials
+        email = account_email(body["email"])
+        async with self.services.rate_limiter.login_attempt(email or body["email"][:EMAIL_LENGTH]):
+            user = await users.find_by_email(self.database, email) if email else None
+            if not await self.services.passwords.verify(body["password"], user and user.password_hash):
+                reason = "wrong_password" if user else "unknown_email"
+                log.warning("login_failed", reason=reason, remote_ip=self.client_address)
+                raise InvalidCredentials
         assert user is not None  # noqa: S101  # nobody's password is verified
         self.answer_session(user, 200)
 
 
-def _account_email(typed: str) -> str:
-    """Return an email as accounts keep it; what is no email belongs to no account and stays as it is."""
+def account_email(typed: str) -> str | None:
+    """Return an email as accounts keep it, or None for what is no email and so nobody's."""
     try:
         return normalise_email(typed)
     except EmailNotValidError:
-        return typed
+        return None

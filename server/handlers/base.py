@@ -1,7 +1,4 @@
-"""What all handlers share: the order of checks, the headers of every answer, the one renderer of errors, the log line.
-
-Handlers read bodies as streams, so that a request is judged by its headers before its body is taken in.
-"""
+"""What all handlers share: the order of checks, JSON in and out, every answer's headers, the one renderer of errors."""
 
 from __future__ import annotations
 
@@ -11,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import structlog
-from tornado.web import RequestHandler, stream_request_body
+from tornado.web import RequestHandler
 
 from server import errors
 from server.database import DatabaseBusy, DatabaseUnavailable, Session
 from server.encoding import encode
 from server.forwarded import came_over_http, client_address
+from server.handlers.streaming import StreamingHandler
 from server.tokens import TokenRejected
 from server.validation import parse_json
 
@@ -24,10 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
-    from tornado.concurrent import Future
-
     from server.contracts import Contract
-    from server.services import Services
     from server.validation import Schema
 
 CORS_METHODS = "GET, POST, PUT, DELETE, OPTIONS"
@@ -35,15 +30,13 @@ CORS_HEADERS = "Authorization, Content-Type"
 CORS_EXPOSED = "Link, Location, Retry-After, X-Request-ID, ETag"
 CORS_SECONDS = "7200"  # the longest that a browser keeps the answer to a preflight request
 HSTS = "max-age=31536000"
-CLIENT_CLOSED = 499  # nginx's number for the log: the client left before its request was complete
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_JSON_TYPE = re.compile(r"application/([\w.!#$&^-]+\+)?json", re.ASCII | re.IGNORECASE)
+_JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 
 
-@stream_request_body
-class BaseHandler(RequestHandler):
+class BaseHandler(StreamingHandler):
     """A public handler; ``PrivateHandler`` is the one to build on for everything else."""
 
     https_exempt = False
@@ -53,15 +46,8 @@ class BaseHandler(RequestHandler):
         """Take what the route table says: the route's pattern and contract."""
         self.route = route
         self._contract = contract
-        self._body = bytearray()
-        self._answered_early = False
         # Tornado would answer 405 before 404 and HTTPS are looked at; ``check_request`` has the contract's order.
         self.SUPPORTED_METHODS = (self.request.method or "",)
-
-    @property
-    def services(self) -> Services:
-        """The application's services."""
-        return cast("Services", self.settings["services"])
 
     @property
     def contract(self) -> Contract:
@@ -93,7 +79,7 @@ class BaseHandler(RequestHandler):
             name for name in methods if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
         )
 
-    # The way of a request: prepare, data_received, the verb's method, finish.
+    # The way of a request: prepare, the verb's method, finish.
 
     def prepare(self) -> Awaitable[None] | None:
         """Judge the request by its head."""
@@ -116,28 +102,6 @@ class BaseHandler(RequestHandler):
         if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
             raise errors.HttpsRequired
 
-    def check_body_length(self) -> None:
-        """Refuse a body that says that it is too long.
-
-        Raises:
-            BodyTooLarge: before any of it is read.
-        """
-        length = self.request.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self.services.config.max_body_bytes:
-            raise errors.BodyTooLarge
-
-    def data_received(self, chunk: bytes) -> None:
-        """Keep a piece of the body, unless the answer is given already."""
-        if self._answered_early:
-            return
-        self._body += chunk
-        if len(self._body) > self.services.config.max_body_bytes:
-            self._body.clear()
-            error = errors.BodyTooLarge()
-            self.send_error(error.status_code, exc_info=(type(error), error, None))
-            # Tornado runs the verb when the body is complete; its answer is given.
-            setattr(self, self.request.method.lower(), lambda *_path: None)
-
     def json_body(self, schema: Schema) -> dict[str, Any]:
         """Return the request's body, valid by a schema.
 
@@ -149,7 +113,7 @@ class BaseHandler(RequestHandler):
         if headers.get("Content-Encoding", "identity").lower() != "identity" or not _JSON_TYPE.fullmatch(media_type):
             raise errors.UnsupportedMediaType
         try:
-            body = parse_json(bytes(self._body))
+            body = parse_json(bytes(self.body))
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
         if problems := schema.problems(body):
@@ -160,37 +124,15 @@ class BaseHandler(RequestHandler):
         """Answer a preflight request (FR-057 to FR-059)."""
         self.set_status(204)
         self.set_header("Allow", self.allowed_methods())
-        self.set_header("Access-Control-Allow-Methods", CORS_METHODS)
-        self.set_header("Access-Control-Allow-Headers", CORS_HEADERS)
-        self.set_header("Access-Control-Max-Age", CORS_SECONDS)
+        if self.request.headers.get("Origin") in (None, *self.services.config.frontend_url):
+            self.set_header("Access-Control-Allow-Methods", CORS_METHODS)
+            self.set_header("Access-Control-Allow-Headers", CORS_HEADERS)
+            self.set_header("Access-Control-Max-Age", CORS_SECONDS)
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Answer with a JSON body."""
         self.set_status(status)
         self.finish(encode(value))
-
-    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
-        """Send the answer; while the body still arrives, read it to its end before the connection is let go.
-
-        Closing a connection with unread data resets it, and the client may lose the answer (RFC 9112 section 9.6). One
-        that waits for ``100 Continue`` has sent nothing yet; it is told at once and the connection closed.
-        """
-        if self.services.draining:
-            self.set_header("Connection", "close")
-        body_arrived = self.request._body_future
-        if body_arrived.done() or "Expect" in self.request.headers:
-            sent = super().finish(chunk)
-            sent.add_done_callback(lambda _: self.services.leave(self))
-            return sent
-        if not self._answered_early:
-            self._answered_early = True
-            body_arrived.add_done_callback(lambda _: self._finished or self.finish())
-            if chunk is not None:
-                self.write(chunk)
-            if self._status_code != 204:
-                self.set_header("Content-Length", sum(map(len, self._write_buffer)))
-            return self.flush()
-        return body_arrived
 
     # Headers of every answer.
 
@@ -245,14 +187,6 @@ class BaseHandler(RequestHandler):
             return
         known = isinstance(value, DatabaseUnavailable | errors.ServiceUnavailable)
         log.error("service_unavailable" if known else "internal_error", exc_info=(typ, value, tb))
-
-    def on_connection_close(self) -> None:
-        """Log a request whose client left before its body was complete; any other one runs to its end."""
-        if not (self.request._body_future.done() or self._answered_early or self._finished):
-            self.set_status(CLIENT_CLOSED)
-            self._log()
-            self.services.leave(self)
-        super().on_connection_close()
 
 
 class PrivateHandler(BaseHandler):

@@ -23,7 +23,7 @@ class User(NamedTuple):
 
 
 _columns = (users.c.id, users.c.email, users.c.password_hash)
-_insert = insert(users).returning(*_columns)
+_insert = insert(users).returning(users.c.id)
 _select_by_email = select(*_columns).where(func.lower(users.c.email) == bindparam("folded_email"))
 
 
@@ -33,12 +33,9 @@ async def create(database: Session, email: str, password_hash: str) -> User:
     Raises:
         UniqueViolated: if the email, in any case, is taken.
     """
-    row = await database.fetch_one(
-        _insert,
-        {"id": str(uuid4()), "email": email, "password_hash": password_hash, "created_at": datetime.now(UTC)},
-    )
-    assert row is not None  # noqa: S101  # RETURNING gives what was inserted
-    return User(*row)
+    user = User(str(uuid4()), email, password_hash)
+    await database.fetch_one(_insert, {**user._asdict(), "created_at": datetime.now(UTC)})
+    return user
 
 
 async def find_by_email(database: Session, email: str) -> User | None:

@@ -1,0 +1,97 @@
+"""How a request's body arrives: as a stream, so that a request is judged by its head before its body is taken in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tornado.web import RequestHandler, stream_request_body
+
+from server.errors import BodyTooLarge
+
+if TYPE_CHECKING:
+    from tornado.concurrent import Future
+    from tornado.http1connection import HTTP1Connection
+    from tornado.httputil import HTTPServerRequest
+    from tornado.web import Application
+
+    from server.services import Services
+
+CLIENT_CLOSED = 499  # nginx's number for the log: the client left before its request was complete
+
+
+@stream_request_body
+class StreamingHandler(RequestHandler):
+    """Collects the body up to ``MAX_BODY_BYTES``, and answers in good order while more is still arriving."""
+
+    def __init__(self, application: Application, request: HTTPServerRequest, **kwargs: Any) -> None:
+        self.body = bytearray()
+        self._answered_early = False
+        super().__init__(application, request, **kwargs)
+
+    @property
+    def services(self) -> Services:
+        """The application's services."""
+        return cast("Services", self.settings["services"])
+
+    def check_body_length(self) -> None:
+        """Refuse a body that says that it is too long.
+
+        Raises:
+            BodyTooLarge: before any of it is read.
+        """
+        length = self.request.headers.get("Content-Length", "")
+        if length.isdecimal() and (len(length) > 18 or int(length) > self.services.config.max_body_bytes):
+            raise BodyTooLarge
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a piece of the body, unless the answer is given already."""
+        if self._answered_early:
+            return
+        self.body += chunk
+        if len(self.body) > self.services.config.max_body_bytes:
+            self.body.clear()
+            error = BodyTooLarge()
+            self.send_error(error.status_code, exc_info=(type(error), error, None))
+            # Tornado runs the verb when the body is complete; its answer is given.
+            setattr(self, self.request.method.lower(), lambda *_path: None)
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
+        """Send the answer; while the body still arrives, read it to its end before the connection is let go.
+
+        Closing a connection with unread data resets it, and the client may lose the answer (RFC 9112 section 9.6).
+        """
+        if self.services.draining:
+            self._close_connection_after()
+        body_arrived = self.request._body_future
+        if body_arrived.done():
+            try:
+                sent = super().finish(chunk)
+            except BaseException:
+                self.services.leave(self)
+                raise
+        elif self._answered_early:
+            return body_arrived
+        else:
+            self._answered_early = True
+            if self.request.headers.pop("Expect", None):  # or Tornado would say 100 Continue after the answer
+                self._close_connection_after()
+            body_arrived.add_done_callback(lambda _: self._finished or self.finish())
+            if chunk is not None:
+                self.write(chunk)
+            if self._status_code != 204:
+                self.set_header("Content-Length", sum(map(len, self._write_buffer)))
+            sent = self.flush()
+        sent.add_done_callback(lambda _: self.services.leave(self))
+        return sent
+
+    def _close_connection_after(self) -> None:
+        """Have Tornado say ``Connection: close`` and do so."""
+        cast("HTTP1Connection", self.request.connection)._disconnect_on_finish = True
+
+    def on_connection_close(self) -> None:
+        """Log a request whose client left before its body was complete; any other one runs to its end."""
+        if not (self.request._body_future.done() or self._answered_early or self._finished):
+            self.set_status(CLIENT_CLOSED)
+            self._log()
+            self.services.leave(self)
+        super().on_connection_close()

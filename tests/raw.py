@@ -1,0 +1,79 @@
+"""HTTP byte for byte, for what a well-behaved client cannot send."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tornado.httputil import HTTPHeaders, parse_response_start_line
+
+from tests.client import check
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from tests.client import Answer, Client
+
+PATIENCE_SECONDS = 10
+
+
+def head(method: str, path: str, *lines: str, token: str | None = None) -> bytes:
+    """Return the bytes of a request up to its body."""
+    authorization = [f"Authorization: Bearer {token}"] if token else []
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *authorization, *lines, "", ""]).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    """Return a chunk of a chunked body; an empty one ends it."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def chunked(pieces: Iterable[bytes]) -> bytes:
+    """Return a whole chunked body."""
+    return b"".join(map(chunk, [*pieces, b""]))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection to the server."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            self.writer.write(data)
+            await self.writer.drain()
+
+    async def read_head(self) -> bytes:
+        """Return an answer's status line and headers."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def read_answer(self, method: str = "GET") -> Answer:
+        """Return the next answer, checked."""
+        start_line, _, lines = (await self.read_head()).decode().partition("\r\n")
+        headers = HTTPHeaders.parse(lines)
+        length = 0 if method == "HEAD" else int(headers.get("Content-Length", "0"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            body = await self.reader.readexactly(length)
+        return check(method, parse_response_start_line(start_line).code, headers, body)
+
+    async def read_to_end(self) -> bytes:
+        """Return what comes until the server closes the connection."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.reader.read()
+
+
+@asynccontextmanager
+async def connect(client: Client) -> AsyncIterator[Connection]:
+    """Open a connection to the server that a client talks to, and close it at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()

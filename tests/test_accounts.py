@@ -1,0 +1,368 @@
+"""Registering and logging in, through both contracts on both databases (FR-007 to FR-017; TM 5 to 12)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import bcrypt
+import pytest
+from structlog.testing import capture_logs
+
+from server.queries import users
+from server.validation import SCHEMAS
+from tests.client import PASSWORD, PATHS
+
+if TYPE_CHECKING:
+    from server.services import Services
+    from tests.client import Answer, Client, Paths, Person
+
+INVALID_CREDENTIALS = "Invalid email or password"
+FOREIGN_HASH = f"{'5a' * 16}:{'c3' * 64}"  # scrypt, as Better Auth writes it
+
+
+def new_email() -> str:
+    return f"person-{secrets.token_hex(6)}@example.com"
+
+
+async def register(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Answer:
+    return await client.request("POST", paths.register, {"email": email, "password": password})
+
+
+async def log_in(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Answer:
+    return await client.request("POST", paths.login, {"email": email, "password": password})
+
+
+def password_message(paths: Paths, keyword: str) -> str:
+    schema = SCHEMAS[f"{paths.contract.name}/register.json"]
+    message: str = schema["properties"]["password"]["errorMessage"][keyword]
+    return message
+
+
+async def test_a_new_account_gets_a_token_that_works_at_once(client: Client, paths: Paths) -> None:
+    email = new_email()
+    answer = await register(client, paths, email)
+    assert answer.status == 201
+    user = answer.body["user"]
+    assert answer.body == {"token": answer.body["token"], "user": {"id": user["id"], "email": email}}
+    assert UUID(user["id"]).version == 4
+    assert answer.headers["Cache-Control"] == "no-store"
+    for other in PATHS:
+        listed = await client.request("GET", other.tasks, token=answer.body["token"])
+        assert (listed.status, listed.body["tasks"]) == (200, [])
+
+
+async def test_an_account_of_one_contract_logs_in_through_both(client: Client, paths: Paths) -> None:
+    email = new_email()
+    user = (await register(client, paths, email)).body["user"]
+    for other in PATHS:
+        answer = await log_in(client, other, email)
+        assert (answer.status, answer.body) == (200, {"token": answer.body["token"], "user": user})
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert (await client.request("GET", paths.tasks, token=answer.body["token"])).status == 200
+
+
+async def test_an_email_is_taken_in_any_case_and_through_both_contracts(client: Client, paths: Paths) -> None:
+    email = new_email()
+    assert (await register(client, paths, email)).status == 201
+    for other in PATHS:
+        for typed in (email, email.upper(), email.title()):
+            answer = await register(client, other, typed, "Another-horse-8")
+            assert (answer.status, answer.error) == (409, "Email already registered")
+    assert (await log_in(client, paths, email)).status == 200
+
+
+async def test_an_email_is_kept_as_normalised_and_found_in_any_case(client: Client, paths: Paths) -> None:
+    local = f"Al.Ice+Tag-{secrets.token_hex(6)}"
+    answer = await register(client, paths, f"{local}@Mail.EXAMPLE.com")
+    user = answer.body["user"]
+    assert user["email"] == f"{local}@mail.example.com"
+    for typed in (user["email"], user["email"].upper(), user["email"].lower()):
+        assert (await log_in(client, paths, typed)).body["user"] == user
+
+
+async def test_a_domain_is_the_same_in_unicode_and_in_punycode(client: Client, paths: Paths) -> None:
+    local = secrets.token_hex(6)
+    assert (await register(client, paths, f"{local}@BÜCHER.example")).body["user"]["email"] == f"{local}@bücher.example"
+    assert (await register(client, paths, f"{local}@xn--bcher-kva.example")).status == 409
+    assert (await log_in(client, paths, f"{local}@xn--bcher-kva.example")).status == 200
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "{}@b.de",
+        "o'brien.{}@mail.example.co.uk",
+        "{}+tag@example.com",
+        "_{}_@1st-class.example",
+        "{}!#$%&'*+-/=?^_`|~@example.com",
+        "{}@company.local",
+        "{}@example.test",
+    ],
+)
+async def test_addresses_that_people_have_are_accepted(client: Client, paths: Paths, address: str) -> None:
+    email = address.format(secrets.token_hex(6))
+    answer = await register(client, paths, email)
+    assert (answer.status, answer.body["user"]["email"]) == (201, email)
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "",
+        " ",
+        "@",
+        "a@",
+        "@b.de",
+        "plain",
+        "a@b",
+        "a@b@c.de",
+        "a@.de",
+        "a@b..de",
+        "a@b.de.",
+        "a@-b.de",
+        "a@b_c.de",
+        ".a@b.de",
+        "a.@b.de",
+        "a..b@c.de",
+        "a b@c.de",
+        "a,b@c.de",
+        " a@b.de",
+        "a@b.de\n",
+        "a\x01@b.de",
+        "Alice <a@b.de>",
+        "mailto:a@b.de",
+    ],
+)
+async def test_what_is_no_address_cannot_register(client: Client, paths: Paths, email: str) -> None:
+    answer = await register(client, paths, email)
+    assert (answer.status, answer.error) == (400, "Email is not a valid email address")
+    assert answer.body["details"] == [{"field": "email", "message": answer.error}]
+    assert (await log_in(client, paths, email)).status == 401
+
+
+async def test_an_email_has_at_most_254_characters(client: Client, paths: Paths) -> None:
+    domain = f"{'d' * 61}.{'d' * 61}.{'d' * 62}.de"
+    email = f"{secrets.token_hex(32)}@{domain}"
+    assert len(email) == 254
+    assert (await register(client, paths, email)).status == 201
+    assert (await log_in(client, paths, email)).status == 200
+    answer = await register(client, paths, email.replace(".de", ".com"))
+    assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
+    assert (await log_in(client, paths, email.replace(".de", ".com"))).status == 401
+
+
+async def test_an_endless_email_is_refused_without_delay(client: Client, paths: Paths) -> None:
+    email = " " * 900_000 + "@example.com"
+    for attempt, status in ((register, 400), (log_in, 401)):
+        started = time.process_time()
+        assert (await attempt(client, paths, email)).status == status
+        assert time.process_time() - started < 0.2
+
+
+async def test_a_password_has_eight_characters_of_any_script(client: Client, paths: Paths) -> None:
+    for short in ("", "Aa1", "Aa1-xyz", "Aa1😀😀😀😀"):
+        answer = await register(client, paths, new_email(), short)
+        assert (answer.status, answer.error) == (400, "Password must be at least 8 characters")
+        assert answer.body["details"] == [{"field": "password", "message": answer.error}]
+    email = new_email()
+    assert (await register(client, paths, email, "Aa1😀😀😀😀😀")).status == 201
+    assert (await log_in(client, paths, email, "Aa1😀😀😀😀😀")).status == 200
+
+
+@pytest.mark.parametrize("password", ["no-upper-case-1", "NO-LOWER-CASE-1", "No-digit-in-it", "        ", "12345678"])
+async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
+    client: Client, paths: Paths, password: str
+) -> None:
+    answer = await register(client, paths, new_email(), password)
+    if paths.contract.name == "todo":
+        assert answer.status == 201
+    else:
+        (message,) = {
+            rule["errorMessage"]["pattern"]
+            for rule in SCHEMAS["tasks/register.json"]["properties"]["password"]["allOf"]
+        }
+        assert (answer.status, answer.error) == (400, message)
+        assert answer.body["details"] == [{"field": "password", "message": message}]
+
+
+@pytest.mark.parametrize(("longest", "one_more"), [("x" * 69, "x"), ("ä" * 34 + "x", "x"), ("😀" * 17 + "x", "ä")])
+async def test_a_password_over_72_bytes_is_refused_and_never_cut(
+    client: Client, paths: Paths, longest: str, one_more: str
+) -> None:
+    email, password = new_email(), "Aa1" + longest
+    answer = await register(client, paths, email, password + one_more)
+    assert (answer.status, answer.error) == (400, password_message(paths, "format"))
+    assert "72 bytes" in answer.error
+    assert (await register(client, paths, email, password)).status == 201
+    assert (await log_in(client, paths, email, password)).status == 200
+    answer = await log_in(client, paths, email, password + one_more)
+    assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
+
+
+async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> None:
+    email, password = new_email(), " Correct horse 7 \t"
+    assert (await register(client, paths, email, password)).status == 201
+    assert (await log_in(client, paths, email, password)).status == 200
+    for other in (password.strip(), password.lower(), password + " "):
+        assert (await log_in(client, paths, email, other)).status == 401
+
+
+async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice: Person, paths: Paths) -> None:
+    for email, password in (
+        (alice.email, PASSWORD + "x"),
+        (alice.email, PASSWORD.lower()),
+        (alice.email, ""),
+        (alice.email, "x" * 73),
+        (new_email(), PASSWORD),
+        ("", ""),
+        ("no address", PASSWORD),
+        ("x" * 300 + "@example.com", PASSWORD),
+        ("' OR 1=1 --", "' OR 1=1 --"),
+    ):
+        answer = await log_in(client, paths, email, password)
+        assert (answer.status, answer.body) == (401, {"error": INVALID_CREDENTIALS})
+
+
+async def test_logging_in_never_checks_strength(client: Client, paths: Paths) -> None:
+    email = new_email()
+    assert (await register(client, PATHS[0], email, "weak but long")).status == 201
+    assert (await log_in(client, paths, email, "weak but long")).status == 200
+    assert (await log_in(client, paths, email, "x")).status == 401
+
+
+async def test_a_failed_login_is_logged_with_its_reason_and_without_the_password(
+    client: Client, alice: Person, paths: Paths
+) -> None:
+    wrong = "Wrong-horse-battery-9"
+    for email, reason in ((alice.email, "wrong_password"), (new_email(), "unknown_email")):
+        with capture_logs() as events:
+            await log_in(client, paths, email, wrong)
+        assert [event["reason"] for event in events if event["event"] == "login_failed"] == [reason]
+        assert wrong not in str(events)
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\0Correct-horse-7", "Correct-horse-7\0", "Correct\0horse-7", "Correct-7\ud800"]
+)
+async def test_text_that_is_no_text_is_refused(client: Client, alice: Person, paths: Paths, text: str) -> None:
+    for answer in (
+        await register(client, paths, new_email(), text),
+        await log_in(client, paths, alice.email, text),
+        await register(client, paths, f"{text}@example.com"),
+        await log_in(client, paths, f"{text}@example.com"),
+    ):
+        assert answer.status in (400, paths.contract.not_json_status)
+
+
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        ({}, {"email": "Email is required", "password": "Password is required"}),
+        ({"email": "a@b.de"}, {"password": "Password is required"}),
+        ({"password": PASSWORD}, {"email": "Email is required"}),
+        ({"password": None, "email": None}, {"email": "Email is required", "password": "Password is required"}),
+        ({"email": 1, "password": PASSWORD}, {"email": "Email must be text"}),
+        ({"email": ["a@b.de"], "password": PASSWORD}, {"email": "Email must be text"}),
+        (
+            {"email": {"$ne": ""}, "password": True},
+            {"email": "Email must be text", "password": "Password must be text"},
+        ),
+        ({"email": "a@b.de", "password": 12345678}, {"password": "Password must be text"}),
+        ([], {"": "Request body must be a JSON object"}),
+        ("x", {"": "Request body must be a JSON object"}),
+        (None, {"": "Request body must be a JSON object"}),
+    ],
+)
+async def test_missing_and_mistyped_fields_are_named(
+    client: Client, paths: Paths, body: Any, messages: dict[str, str]
+) -> None:
+    for path in (paths.register, paths.login):
+        answer = await client.request("POST", path, body)
+        assert (answer.status, answer.error) == (400, next(iter(messages.values())))
+        assert answer.body["details"] == [{"field": field, "message": text} for field, text in messages.items()]
+
+
+async def test_all_faults_of_a_registration_are_told_at_once(client: Client, paths: Paths) -> None:
+    answer = await register(client, paths, "a@", "short")
+    assert answer.status == 400
+    assert [detail["field"] for detail in answer.body["details"]] == ["email", "password"]
+
+
+async def test_fields_that_nobody_asked_for_are_ignored(client: Client, paths: Paths) -> None:
+    body = {"email": new_email(), "password": PASSWORD, "id": "1", "password_hash": "x", "name": "Alice"}
+    answer = await client.request("POST", paths.register, body)
+    assert answer.status == 201
+    assert answer.body["user"]["id"] != "1"
+    assert (await client.request("POST", paths.login, body)).status == 200
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param("04", marks=pytest.mark.settings(BCRYPT_ROUNDS="4")),
+        pytest.param("05", marks=pytest.mark.settings(BCRYPT_ROUNDS="5")),
+    ],
+)
+async def test_the_stored_hash_is_bcrypt_of_the_configured_cost(
+    client: Client, services: Services, paths: Paths, rounds: str
+) -> None:
+    email = new_email()
+    await register(client, paths, email)
+    user = await users.find_by_email(services.database.session(), email)
+    assert user is not None
+    assert user.password_hash.startswith(f"$2b${rounds}$")
+    assert bcrypt.checkpw(PASSWORD.encode(), user.password_hash.encode())
+    assert not bcrypt.checkpw(PASSWORD.lower().encode(), user.password_hash.encode())
+
+
+@pytest.mark.parametrize("password_hash", [FOREIGN_HASH, "", "$2b$04$", "$2b$99$" + "a" * 53, PASSWORD])
+async def test_a_hash_that_is_not_bcrypts_matches_no_password(
+    client: Client, services: Services, paths: Paths, password_hash: str
+) -> None:
+    email = new_email()
+    await users.create(services.database.session(), email, password_hash)
+    for password in (PASSWORD, password_hash, ""):
+        answer = await log_in(client, paths, email, password)
+        assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
+
+
+@pytest.mark.settings(BCRYPT_ROUNDS="8")
+async def test_every_wrong_credential_takes_as_long(
+    client: Client, alice: Person, services: Services, paths: Paths
+) -> None:
+    foreign = new_email()
+    await users.create(services.database.session(), foreign, FOREIGN_HASH)
+    attempts = {
+        "wrong password": (alice.email, "Wrong-horse-7"),
+        "unknown email": (new_email(), PASSWORD),
+        "no email": ("", PASSWORD),
+        "password over 72 bytes": (alice.email, "x" * 73),
+        "foreign hash": (foreign, PASSWORD),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in attempts}
+    for _ in range(5):
+        for name, (email, password) in attempts.items():
+            started = time.process_time()  # other processes do not disturb it
+            assert (await log_in(client, paths, email, password)).status == 401
+            seconds[name].append(time.process_time() - started)
+    usual = median(seconds["wrong password"])
+    for name, taken in seconds.items():
+        assert 0.5 < median(taken) / usual < 2, name
+
+
+async def test_of_fifty_registrations_at_once_one_wins(client: Client) -> None:
+    email = new_email()
+    spellings = (email, email.upper(), email.title(), email.swapcase())
+    answers = await asyncio.gather(
+        *(register(client, PATHS[i % 2], spellings[i % 4], f"Correct-horse-{i}") for i in range(50))
+    )
+    assert Counter(answer.status for answer in answers) == {201: 1, 409: 49}
+    (winner,) = (i for i, answer in enumerate(answers) if answer.status == 201)
+    logged_in = await log_in(client, PATHS[0], email, f"Correct-horse-{winner}")
+    assert (logged_in.status, logged_in.body["user"]) == (200, answers[winner].body["user"])

@@ -1,0 +1,137 @@
+"""CORS: the frontend's origins are let in on every kind of answer, nobody else on any (FR-056 to FR-059)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from tests.client import PASSWORD
+from tests.conftest import ORIGIN
+from tests.raw import connect, head
+
+if TYPE_CHECKING:
+    from server.services import Services
+    from tests.client import Answer, Client, Paths, Person
+
+FROM_FRONTEND = {"Origin": ORIGIN}
+
+
+def assert_open(answer: Answer, origin: str = ORIGIN) -> None:
+    assert answer.headers["Access-Control-Allow-Origin"] == origin
+    assert answer.headers["Access-Control-Expose-Headers"] == "Link, Location, Retry-After, X-Request-ID, ETag"
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+def assert_closed(answer: Answer) -> None:
+    assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []
+
+
+@pytest.mark.settings(MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="3/minute")
+async def test_the_frontend_may_read_every_kind_of_answer(alice: Person, bob: Person, paths: Paths) -> None:
+    item = f"{paths.tasks}/{(await alice.create(paths))['id']}"
+    etag = (await alice.request("GET", item)).headers["ETag"]
+    taken = {"email": alice.email, "password": PASSWORD}
+    wrong = {"email": alice.email, "password": "wrong"}
+    requests = [
+        (200, alice.request("GET", item, headers=FROM_FRONTEND)),
+        (200, alice.request("HEAD", item, headers=FROM_FRONTEND)),
+        (201, alice.request("POST", paths.tasks, {"title": "x"}, headers=FROM_FRONTEND)),
+        (204, alice.client.request("OPTIONS", item, headers=FROM_FRONTEND)),
+        (304, alice.request("GET", item, headers={"If-None-Match": etag, **FROM_FRONTEND})),
+        (400, alice.request("POST", paths.tasks, {}, headers=FROM_FRONTEND)),
+        (401, alice.client.request("GET", paths.tasks, headers=FROM_FRONTEND)),
+        (401, alice.client.request("POST", paths.login, wrong, headers=FROM_FRONTEND)),
+        (403, bob.request("GET", item, headers=FROM_FRONTEND)),
+        (404, alice.request("GET", f"{paths.tasks}/{uuid4()}", headers=FROM_FRONTEND)),
+        (404, alice.client.request("GET", "/nowhere", headers=FROM_FRONTEND)),
+        (404, alice.client.request("OPTIONS", "/nowhere", headers=FROM_FRONTEND)),
+        (405, alice.client.request("FOO", item, headers=FROM_FRONTEND)),
+        (409, alice.client.request("POST", paths.register, taken, headers=FROM_FRONTEND)),
+        (413, alice.request("POST", paths.tasks, {"title": "x" * 1000}, headers=FROM_FRONTEND)),
+        (415, alice.request("POST", paths.tasks, {}, headers={"Content-Type": "text/plain", **FROM_FRONTEND})),
+        (
+            paths.contract.not_json_status,
+            alice.client.request("PUT", item, token=alice.token, headers=FROM_FRONTEND, body=b"x"),
+        ),
+        (429, alice.client.request("POST", paths.register, taken, headers=FROM_FRONTEND)),
+        (204, alice.request("DELETE", item, headers=FROM_FRONTEND)),
+    ]
+    for status, request in requests:
+        answer = await request
+        assert answer.status == status
+        assert_open(answer)
+
+
+@pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
+async def test_the_frontend_may_read_that_the_database_is_away(
+    client: Client, services: Services, paths: Paths
+) -> None:
+    token = services.tokens.issue(str(uuid4()), "alice@example.com")
+    credentials = {"email": "alice@example.com", "password": PASSWORD}
+    for answer in (
+        await client.request("GET", paths.tasks, token=token, headers=FROM_FRONTEND),
+        await client.request("POST", paths.tasks, {"title": "x"}, token=token, headers=FROM_FRONTEND),
+        await client.request("POST", paths.register, credentials, headers=FROM_FRONTEND),
+        await client.request("POST", paths.login, credentials, headers=FROM_FRONTEND),
+    ):
+        assert (answer.status, answer.body) == (500, {"error": "Service temporarily unavailable"})
+        assert_open(answer)
+    answer = await client.request("GET", "/health/ready", headers=FROM_FRONTEND)
+    assert answer.status == 503
+    assert_open(answer)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "*",
+        "",
+        "localhost:3000",
+        "https://localhost:3000",
+        "http://localhost",
+        "http://localhost:300",
+        "http://localhost:30000",
+        "http://localhost:3000/",
+        "http://localhost:3000.evil.example",
+        "http://localhost:3000@evil.example",
+        "http://evil.localhost:3000",
+        "http://localhost:3000 http://evil.example",
+        "http://localhost:3000,http://evil.example",
+        "http://localhost:3000, http://127.0.0.1:3000",
+    ],
+)
+async def test_another_origin_gets_no_cors_header(client: Client, origin: str) -> None:
+    for path in ("/health", "/tasks", "/nowhere"):
+        assert_closed(await client.request("GET", path, headers={"Origin": origin}))
+
+
+async def test_another_origins_preflight_request_gets_no_cors_header(client: Client) -> None:
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = await client.request("OPTIONS", "/tasks", headers=headers)
+    assert answer.status == 204
+    assert_closed(answer)
+
+
+async def test_two_origins_at_once_are_none(client: Client) -> None:
+    async with connect(client) as connection:
+        await connection.send(head("GET", "/health", f"Origin: {ORIGIN}", f"Origin: {ORIGIN}"))
+        assert_closed(await connection.read_answer())
+
+
+async def test_without_an_origin_nobody_is_named(client: Client) -> None:
+    answer = await client.request("GET", "/health")
+    assert answer.headers["Vary"] == "Origin"
+    assert_closed(answer)
+
+
+@pytest.mark.settings(FRONTEND_URL="http://a.example, https://b.example:8443/,http://[::1]:3000")
+async def test_each_of_several_origins_is_answered_with_itself(client: Client) -> None:
+    for origin in ("http://a.example", "https://b.example:8443", "http://[::1]:3000"):
+        for path in ("/health", "/tasks", "/nowhere"):
+            assert_open(await client.request("GET", path, headers={"Origin": origin}), origin)
+    for origin in (ORIGIN, "http://a.example,https://b.example:8443", "https://b.example", "https://a.example"):
+        assert_closed(await client.request("GET", "/health", headers={"Origin": origin}))

@@ -1,0 +1,221 @@
+"""Lists of tasks: order, pages and their links, and what a browser may keep (FR-018 to FR-022; TM 13)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.client import PASSWORD
+
+if TYPE_CHECKING:
+    from tests.client import Answer, Paths, Person
+
+
+def links(answer: Answer) -> dict[str, str]:
+    """Return the targets of a ``Link`` header by their relations."""
+    entries = [re.fullmatch(r'<([^>]+)>; rel="(\w+)"', entry) for entry in answer.headers["Link"].split(", ")]
+    assert all(entries)
+    return {entry[2]: entry[1] for entry in entries if entry}
+
+
+def page_of(target: str) -> int:
+    return int(parse_qs(urlsplit(target).query)["page"][0])
+
+
+async def create_some(person: Person, paths: Paths, count: int) -> list[dict[str, Any]]:
+    """Make tasks and return them, newest first."""
+    return [await person.create(paths, f"Task {number}") for number in range(count)][::-1]
+
+
+async def test_without_a_query_each_contract_lists_in_its_own_way(alice: Person, paths: Paths) -> None:
+    tasks = await create_some(alice, paths, 21)
+    answer = await alice.request("GET", paths.tasks)
+    assert answer.status == 200
+    if paths.contract.name == "todo":
+        assert answer.body == {"tasks": tasks}
+        assert "Link" not in answer.headers
+    else:
+        pagination = {"page": 1, "per_page": 20, "total": 21, "pages": 2}
+        assert answer.body == {"tasks": tasks[:20], "pagination": pagination}
+
+
+async def test_nothing_is_a_list_too(alice: Person, paths: Paths) -> None:
+    answer = await alice.request("GET", f"{paths.tasks}?page=1")
+    pagination = {"page": 1, "per_page": 20, "total": 0, "pages": 0}
+    assert (answer.status, answer.body) == (200, {"tasks": [], "pagination": pagination})
+    assert {relation: page_of(target) for relation, target in links(answer).items()} == {"first": 1, "last": 1}
+    assert await alice.list(paths) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "page", "per_page"),
+    [
+        ("page=2", 2, 20),
+        ("per_page=2", 1, 2),
+        ("page=2&per_page=2", 2, 2),
+        ("per_page=100&page=1", 1, 100),
+        ("page=1&page=2&per_page=50&per_page=1", 2, 1),
+        ("page=x&page=3&per_page=1", 3, 1),
+        ("page=000000002&per_page=1", 2, 1),
+        ("page=999999999&per_page=100", 999_999_999, 100),
+        ("page=1&other=x&PAGE=x", 1, 20),
+    ],
+)
+async def test_both_contracts_page_when_asked(
+    alice: Person, paths: Paths, query: str, page: int, per_page: int
+) -> None:
+    tasks = await create_some(alice, paths, 3)
+    answer = await alice.request("GET", f"{paths.tasks}?{query}")
+    start = (page - 1) * per_page
+    pages = {1: 3, 2: 2}.get(per_page, 1)
+    pagination = {"page": page, "per_page": per_page, "total": 3, "pages": pages}
+    assert (answer.status, answer.body) == (200, {"tasks": tasks[start : start + per_page], "pagination": pagination})
+
+
+NO_PAGES = ["", "0", "-1", "+1", "%2B1", "1.5", "1e1", "0x1", "abc", "%201", "1%20", "1%0A", "1_0"]
+NO_PAGES += ["%EF%BC%91", "%D9%A1", "%00", "%FF", "1234567890", "0000000001", "1" * 5000]
+
+
+async def test_a_page_is_a_whole_number(alice: Person, paths: Paths) -> None:
+    for value in NO_PAGES:
+        for name in ("page", "per_page"):
+            answer = await alice.request("GET", f"{paths.tasks}?{name}={value}")
+            assert (value, answer.status) == (value, 400)
+            assert answer.error.startswith(f"{name} ")
+            assert answer.body["details"] == [{"field": name, "message": answer.error}]
+
+
+async def test_a_page_has_at_most_a_hundred_tasks(alice: Person, paths: Paths) -> None:
+    for value, status in (("100", 200), ("101", 400), ("999999999", 400)):
+        assert (await alice.request("GET", f"{paths.tasks}?per_page={value}")).status == status
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (1, {"first": 1, "next": 2, "last": 3}),
+        (2, {"first": 1, "prev": 1, "next": 3, "last": 3}),
+        (3, {"first": 1, "prev": 2, "last": 3}),
+    ],
+)
+async def test_a_page_links_to_its_neighbours(alice: Person, paths: Paths, page: int, expected: dict[str, int]) -> None:
+    await create_some(alice, paths, 5)
+    answer = await alice.request("GET", f"{paths.tasks}?page={page}&per_page=2")
+    found = links(answer)
+    assert {relation: page_of(target) for relation, target in found.items()} == expected
+    for target in found.values():
+        assert target.startswith(f"{paths.tasks}?")
+        assert parse_qs(urlsplit(target).query)["per_page"] == ["2"]
+
+
+async def test_a_single_page_links_to_itself_as_first_and_last(alice: Person, paths: Paths) -> None:
+    await create_some(alice, paths, 2)
+    found = links(await alice.request("GET", f"{paths.tasks}?per_page=2"))
+    assert {relation: page_of(target) for relation, target in found.items()} == {"first": 1, "last": 1}
+
+
+async def test_past_the_end_the_list_is_empty_and_the_way_back_is_known(alice: Person, paths: Paths) -> None:
+    await create_some(alice, paths, 3)
+    answer = await alice.request("GET", f"{paths.tasks}?page=9&per_page=2")
+    pagination = {"page": 9, "per_page": 2, "total": 3, "pages": 2}
+    assert (answer.status, answer.body) == (200, {"tasks": [], "pagination": pagination})
+    found = links(answer)
+    assert "next" not in found
+    assert (page_of(found["first"]), page_of(found["last"])) == (1, 2)
+
+
+async def test_following_the_links_meets_every_task_once(alice: Person, paths: Paths) -> None:
+    tasks = await create_some(alice, paths, 7)
+    met = []
+    target: str | None = f"{paths.tasks}?per_page=3"
+    while target:
+        answer = await alice.request("GET", target)
+        met += answer.body["tasks"]
+        target = links(answer).get("next")
+    assert met == tasks
+
+
+async def test_tasks_of_the_same_moment_are_ordered_by_id(
+    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppedClock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2025, 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    tasks = sorted(await create_some(alice, paths, 8), key=lambda task: task["id"], reverse=True)
+    assert len({task["created_at"] for task in tasks}) == 1
+    assert await alice.list(paths) == tasks
+    pages = [await alice.request("GET", f"{paths.tasks}?page={page}&per_page=3") for page in (1, 2, 3)]
+    assert [task for page in pages for task in page.body["tasks"]] == tasks
+
+
+async def test_an_update_does_not_move_a_task_in_the_list(alice: Person, paths: Paths) -> None:
+    newer, older = await create_some(alice, paths, 2)
+    await alice.request("PUT", f"{paths.tasks}/{older['id']}", {"completed": True})
+    assert [task["id"] for task in await alice.list(paths)] == [newer["id"], older["id"]]
+
+
+async def test_a_strangers_tasks_are_neither_listed_nor_counted(alice: Person, bob: Person, paths: Paths) -> None:
+    tasks = await create_some(alice, paths, 2)
+    await create_some(bob, paths, 3)
+    answer = await alice.request("GET", f"{paths.tasks}?per_page=1")
+    assert answer.body["pagination"]["total"] == 2
+    assert await alice.list(paths) == tasks
+
+
+@pytest.mark.parametrize("path", ["{tasks}", "{tasks}?page=1", "{tasks}/{id}"])
+async def test_what_is_unchanged_is_not_sent_again(alice: Person, paths: Paths, path: str) -> None:
+    task = await alice.create(paths)
+    path = path.format(tasks=paths.tasks, id=task["id"])
+    etag = (await alice.request("GET", path)).headers["ETag"]
+    assert re.fullmatch(r'(W/)?"[^"]+"', etag)
+    weak = f"W/{etag.removeprefix('W/')}"
+    for value in (etag, weak, f'"other", {etag}', "*"):
+        for method in ("GET", "HEAD"):
+            answer = await alice.request(method, path, headers={"If-None-Match": value})
+            assert (answer.status, answer.body) == (304, None)
+            assert answer.headers["ETag"] == etag
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            assert "Content-Type" not in answer.headers
+    assert (await alice.request("GET", path, headers={"If-None-Match": '"other"'})).status == 200
+
+    await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": True})
+    answer = await alice.request("GET", path, headers={"If-None-Match": etag})
+    assert answer.status == 200
+    assert answer.headers["ETag"] != etag
+
+
+async def test_a_kept_answer_is_of_no_use_to_a_stranger(alice: Person, bob: Person, paths: Paths) -> None:
+    path = f"{paths.tasks}/{(await alice.create(paths))['id']}"
+    etag = (await alice.request("GET", path)).headers["ETag"]
+    for value in (etag, "*"):
+        headers = {"If-None-Match": value}
+        assert (await bob.request("GET", path, headers=headers)).status == 403
+        assert (await alice.client.request("GET", path, headers=headers)).status == 401
+
+
+async def test_only_what_is_read_may_be_kept(alice: Person, paths: Paths) -> None:
+    created = await alice.request("POST", paths.tasks, {"title": "x"})
+    item = f"{paths.tasks}/{created.body['task']['id']}"
+    updated = await alice.request("PUT", item, {})
+    for answer in (created, updated):
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" not in answer.headers
+    for path in (paths.tasks, f"{paths.tasks}?page=1", item):
+        answer = await alice.request("GET", path)
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" in answer.headers
+    for answer in (
+        await alice.client.request("POST", paths.login, {"email": alice.email, "password": PASSWORD}),
+        await alice.client.request("GET", paths.tasks),
+        await alice.request("GET", f"{paths.tasks}?page=0"),
+        await alice.request("GET", f"{paths.tasks}/nonsense"),
+    ):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "ETag" not in answer.headers

@@ -1,0 +1,322 @@
+"""Limits on registering and logging in: per address, each action apart, and per email for failed logins."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.client import PASSWORD, PATHS
+from tests.conftest import ORIGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.client import Answer, Client, Paths, Person
+
+    class Attempt(Protocol):
+        """Makes an attempt that nobody has made before."""
+
+        async def __call__(self, client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer: ...
+
+
+TODO, TASKS = PATHS
+pytestmark = pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")
+behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
+
+
+def new_credentials() -> dict[str, str]:
+    return {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
+
+
+async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer:
+    return await client.request("POST", paths.register, new_credentials(), headers=headers)
+
+
+async def log_in_unknown(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer:
+    return await client.request("POST", paths.login, new_credentials(), headers=headers)
+
+
+async def log_in(client: Client, paths: Paths, email: str, password: str, address: str) -> Answer:
+    headers = {"X-Forwarded-For": address}
+    return await client.request("POST", paths.login, {"email": email, "password": password}, headers=headers)
+
+
+def forwarded(value: str) -> dict[str, str]:
+    return {"X-Forwarded-For": value}
+
+
+def assert_refused(answer: Answer) -> None:
+    assert (answer.status, answer.body) == (429, {"error": "Too many requests"})
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+either_action = pytest.mark.parametrize(
+    ("attempt", "usual"), [(register, 201), (log_in_unknown, 401)], ids=["register", "log in"]
+)
+
+
+@either_action
+async def test_attempts_over_the_limit_are_refused(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
+    for _ in range(3):
+        assert (await attempt(client, paths)).status == usual
+    for _ in range(2):
+        answer = await attempt(client, paths, {"Origin": ORIGIN})
+        assert_refused(answer)
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+
+
+@either_action
+async def test_both_contracts_count_together(client: Client, attempt: Attempt, usual: int) -> None:
+    for paths in (TODO, TASKS, TODO):
+        assert (await attempt(client, paths)).status == usual
+    for paths in PATHS:
+        assert_refused(await attempt(client, paths))
+
+
+async def test_registrations_and_logins_count_apart(client: Client, paths: Paths) -> None:
+    for _ in range(3):
+        assert (await register(client, paths)).status == 201
+    assert_refused(await register(client, paths))
+    for _ in range(3):
+        assert (await log_in_unknown(client, paths)).status == 401
+    assert_refused(await log_in_unknown(client, paths))
+
+
+@pytest.mark.settings(MAX_BODY_BYTES="100")
+async def test_attempts_count_and_are_refused_before_their_body_is_looked_at(client: Client, paths: Paths) -> None:
+    faults = (
+        ("application/json", b"{", paths.contract.not_json_status),
+        ("text/plain", b"{}", 415),
+        ("application/json", b"x" * 101, 413),
+    )
+    for path in (paths.register, paths.login):
+        for media_type, body, status in faults:
+            answer = await client.request("POST", path, headers={"Content-Type": media_type}, body=body)
+            assert answer.status == status
+        for media_type, body, _ in faults:
+            assert_refused(await client.request("POST", path, headers={"Content-Type": media_type}, body=body))
+
+
+@either_action
+async def test_only_attempts_count(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
+    path = paths.register if attempt is register else paths.login
+    for _ in range(5):
+        assert (await client.request("OPTIONS", path)).status == 204
+        assert (await client.request("GET", path)).status == 405
+    for _ in range(3):
+        assert (await attempt(client, paths)).status == usual
+    assert_refused(await attempt(client, paths))
+    assert (await client.request("OPTIONS", path)).status == 204
+    assert (await client.request("GET", path)).status == 405
+
+
+async def test_tasks_are_not_limited(client: Client, alice: Person, paths: Paths) -> None:
+    for _ in range(4):
+        refused = await log_in_unknown(client, paths)
+    assert_refused(refused)
+    for _ in range(10):
+        await alice.create(paths)
+        assert (await client.request("GET", paths.tasks)).status == 401
+    assert len(await alice.list(paths)) == 10
+    assert (await client.request("GET", "/health")).status == 200
+
+
+@either_action
+@pytest.mark.settings(AUTH_RATE_LIMIT="off")
+async def test_limits_can_be_switched_off(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
+    for _ in range(15):
+        assert (await attempt(client, paths)).status == usual
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="off")
+async def test_switched_off_a_wrong_password_is_only_wrong(client: Client, alice: Person, paths: Paths) -> None:
+    for _ in range(15):
+        assert (await log_in(client, paths, alice.email, "wrong", "192.0.2.1")).status == 401
+    assert (await log_in(client, paths, alice.email, PASSWORD, "192.0.2.1")).status == 200
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="2/second")
+async def test_the_window_moves_on(client: Client) -> None:
+    started = time.monotonic()
+    for _ in range(2):
+        assert (await register(client, TODO)).status == 201
+    answer = await register(client, TODO)
+    assert_refused(answer)
+    promised = started + int(answer.headers["Retry-After"]) + 1
+    while answer.status == 429 and time.monotonic() < promised:
+        await asyncio.sleep(0.05)
+        answer = await register(client, TODO)
+    assert answer.status == 201
+    assert time.monotonic() - started >= 1
+
+
+async def test_each_attempt_is_forgotten_a_window_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = start = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    for seconds, expected in ((0, 201), (40, 201), (50, 201), (50, 429), (59, 429), (61, 201), (61, 429), (99, 429)):
+        now = start + seconds
+        answer = await register(client, TODO)
+        assert answer.status == expected, seconds
+        if expected == 429:
+            forgotten = 60 if seconds < 60 else 100
+            assert int(answer.headers["Retry-After"]) == forgotten - seconds
+    now = start + 101
+    assert (await register(client, TASKS)).status == 201
+
+
+@either_action
+@pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
+async def test_of_many_attempts_at_once_the_limit_gets_through(client: Client, attempt: Attempt, usual: int) -> None:
+    answers = await asyncio.gather(*(attempt(client, PATHS[i % 2]) for i in range(30)))
+    assert Counter(answer.status for answer in answers) == {usual: 10, 429: 20}
+
+
+# Per email.
+
+
+@behind_a_proxy
+async def test_failed_logins_of_an_email_are_limited_whoever_asks(
+    client: Client, alice: Person, bob: Person, paths: Paths
+) -> None:
+    for i, email in enumerate((alice.email, alice.email.upper(), alice.email.title())):
+        assert (await log_in(client, PATHS[i % 2], email, "wrong", f"192.0.2.{i}")).status == 401
+    for password in ("wrong", PASSWORD):
+        for email in (alice.email, alice.email.upper()):
+            assert_refused(await log_in(client, paths, email, password, f"198.51.100.{len(password)}"))
+    assert (await log_in(client, paths, bob.email, PASSWORD, "192.0.2.1")).status == 200
+    assert (await alice.request("GET", paths.tasks)).status == 200
+
+
+@behind_a_proxy
+async def test_failed_logins_of_an_email_without_an_account_are_limited_alike(client: Client, paths: Paths) -> None:
+    email = new_credentials()["email"]
+    for i in range(3):
+        assert (await log_in(client, paths, email, "wrong", f"192.0.2.{i}")).status == 401
+    assert_refused(await log_in(client, paths, email, "wrong", "198.51.100.1"))
+
+
+@behind_a_proxy
+async def test_successful_logins_are_no_failures(client: Client, alice: Person, paths: Paths) -> None:
+    for i, password in enumerate((PASSWORD, "wrong", PASSWORD, PASSWORD, "wrong", PASSWORD, PASSWORD, "wrong")):
+        expected = 200 if password == PASSWORD else 401
+        assert (await log_in(client, paths, alice.email, password, f"192.0.2.{i}")).status == expected
+    assert_refused(await log_in(client, paths, alice.email, PASSWORD, "198.51.100.1"))
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="5/minute", TRUSTED_PROXY_HOPS="1")
+async def test_of_many_guesses_at_once_the_limit_gets_through(client: Client, alice: Person) -> None:
+    answers = await asyncio.gather(
+        *(log_in(client, PATHS[i % 2], alice.email, "wrong", f"192.0.2.{i}") for i in range(30))
+    )
+    assert Counter(answer.status for answer in answers) == {401: 5, 429: 25}
+
+
+# Whose attempt it is.
+
+
+@behind_a_proxy
+async def test_addresses_behind_a_trusted_proxy_count_apart(client: Client, paths: Paths) -> None:
+    for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
+        for _ in range(3):
+            assert (await register(client, paths, forwarded(address))).status == 201
+        assert_refused(await register(client, paths, forwarded(address)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"X-Forwarded-For": "198.51.100.{}, 192.0.2.1"},
+        {"X-Forwarded-For": "198.51.100.{}, 203.0.113.{},192.0.2.1 "},
+        {"X-Forwarded-For": "forged-{}, , 192.0.2.1"},
+        {"X-Forwarded-For": "192.0.2.1", "X-Real-Ip": "198.51.100.{}"},
+        {"X-Forwarded-For": "192.0.2.1", "X-Client-IP": "198.51.100.{}", "Forwarded": "for=198.51.100.{}"},
+    ],
+)
+@behind_a_proxy
+async def test_what_a_client_says_of_itself_does_not_matter(
+    client: Client, paths: Paths, header: dict[str, str]
+) -> None:
+    for i in range(3):
+        assert (await register(client, paths, {name: text.format(i, i) for name, text in header.items()})).status == 201
+    assert_refused(await register(client, paths, {name: text.format(9, 9) for name, text in header.items()}))
+    assert (await register(client, paths, forwarded("192.0.2.1, 192.0.2.99"))).status == 201
+
+
+@pytest.mark.settings(TRUSTED_PROXY_HOPS="2")
+async def test_of_two_trusted_proxies_the_outer_one_tells_the_address(client: Client, paths: Paths) -> None:
+    for i in range(3):
+        assert (await register(client, paths, forwarded(f"203.0.113.{i}, 192.0.2.1, 10.0.0.{i}"))).status == 201
+    assert_refused(await register(client, paths, forwarded("192.0.2.1, 10.0.0.9")))
+    assert (await register(client, paths, forwarded("192.0.2.2, 10.0.0.1"))).status == 201
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("198.51.100.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="2")),
+        pytest.param("198.51.100.{}, 203.0.113.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="3")),
+        pytest.param("198.51.100.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="0")),
+        pytest.param("198.51.100.{}, unknown", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, ", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, 300.1.1.{}", marks=behind_a_proxy),
+    ],
+)
+async def test_without_a_trusted_address_the_connections_counts(client: Client, paths: Paths, text: str) -> None:
+    for i in range(2):
+        assert (await register(client, paths, forwarded(text.format(i, i)))).status == 201
+    assert (await register(client, paths)).status == 201
+    assert_refused(await register(client, paths, forwarded(text.format(9, 9))))
+    assert_refused(await register(client, paths))
+
+
+@behind_a_proxy
+async def test_the_addresses_of_one_ipv6_network_are_one_client(client: Client, paths: Paths) -> None:
+    for address in ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:DB8:0:1:0:0:0:3"):
+        assert (await register(client, paths, forwarded(address))).status == 201
+    assert_refused(await register(client, paths, forwarded("2001:db8:0:1::4")))
+    assert (await register(client, paths, forwarded("2001:db8:0:2::1"))).status == 201
+
+
+@behind_a_proxy
+async def test_an_ipv4_address_written_as_ipv6_is_the_same_client(client: Client, paths: Paths) -> None:
+    for address in ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201"):
+        assert (await register(client, paths, forwarded(address))).status == 201
+    assert_refused(await register(client, paths, forwarded("::ffff:192.0.2.1")))
+    assert (await register(client, paths, forwarded("::ffff:192.0.2.2"))).status == 201
+
+
+# The log.
+
+
+@either_action
+async def test_a_refusal_is_logged_with_its_reason(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
+    with capture_logs() as events:
+        statuses = [(await attempt(client, paths)).status for _ in range(4)]
+    assert statuses == [usual] * 3 + [429]
+    (event,) = (event for event in events if event["event"] == "rate_limited")
+    assert (event["action"], event["reason"]) == ("register" if attempt is register else "login", "address")
+
+
+@behind_a_proxy
+async def test_a_refused_email_is_logged_with_its_reason(client: Client, alice: Person, paths: Paths) -> None:
+    with capture_logs() as events:
+        for i in range(4):
+            await log_in(client, paths, alice.email, "wrong", f"192.0.2.{i}")
+    (event,) = (event for event in events if event["event"] == "rate_limited")
+    assert (event["action"], event["reason"]) == ("failed_login", "email")
+    assert Counter(event["event"] for event in events) == {"request": 4, "login_failed": 3, "rate_limited": 1}
+
+
+@behind_a_proxy
+async def test_an_email_in_another_spelling_is_the_same_email(client: Client, alice: Person, paths: Paths) -> None:
+    for i, dot in enumerate((".", "\u3002", "\uff0e")):
+        assert (await log_in(client, paths, alice.email.replace(".", dot), "wrong", f"192.0.2.{i}")).status == 401
+    for typed in (alice.email, alice.email.replace(".", "\uff61"), alice.email.upper()):
+        assert_refused(await log_in(client, paths, typed, PASSWORD, "198.51.100.1"))

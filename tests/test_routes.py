@@ -1,0 +1,249 @@
+"""The route table: who may come in, with which methods, and what every answer carries (FR-001, FR-049; TM 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID, uuid4
+
+import pytest
+
+from server.routes import ROUTES
+from tests.conftest import ORIGIN
+from tests.raw import connect, head
+
+if TYPE_CHECKING:
+    from server.services import Services
+    from tests.client import Answer, Client, Paths, Person
+
+PUBLIC = {
+    "/api/auth/signup": "POST, OPTIONS",
+    "/api/auth/login": "POST, OPTIONS",
+    "/auth/register": "POST, OPTIONS",
+    "/auth/login": "POST, OPTIONS",
+    "/health": "GET, HEAD, OPTIONS",
+    "/health/ready": "GET, HEAD, OPTIONS",
+    "/": "GET, HEAD, OPTIONS",
+    "/docs": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+}
+PRIVATE = {
+    "/api/tasks": "GET, HEAD, POST, OPTIONS",
+    "/api/tasks/{id}": "GET, HEAD, PUT, DELETE, OPTIONS",
+    "/tasks": "GET, HEAD, POST, OPTIONS",
+    "/tasks/{id}": "GET, HEAD, PUT, DELETE, OPTIONS",
+}
+ALLOW = PUBLIC | PRIVATE
+PATTERNS = [route.pattern for route in ROUTES]
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO", "get", "PREPARE", "FINISH")
+
+
+def path_of(pattern: str) -> str:
+    return pattern.replace("{id}", str(uuid4()))
+
+
+def outcome(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.error
+
+
+def test_every_route_is_known_to_this_test_and_there_once() -> None:
+    assert set(PATTERNS) <= set(ALLOW)
+    assert len(PATTERNS) == len(set(PATTERNS))
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern not in PUBLIC])
+async def test_nothing_but_the_public_routes_answers_without_a_token(client: Client, pattern: str) -> None:
+    for method in set(ALLOW[pattern].split(", ")) - {"OPTIONS"}:
+        answer = await client.request(method, path_of(pattern), {} if method in ("POST", "PUT") else ...)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        if method != "HEAD":
+            assert answer.error == "Unauthorized"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Client, pattern: str) -> None:
+    for method in set(METHODS) - set(ALLOW[pattern].split(", ")):
+        answer = await client.request(method, path_of(pattern))
+        assert answer.status == 405
+        assert answer.headers["Allow"] == ALLOW[pattern]
+        if method != "HEAD":
+            assert answer.body == {"error": "Method not allowed"}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_every_route_answers_a_preflight_request(client: Client, pattern: str) -> None:
+    answer = await client.request(
+        "OPTIONS", path_of(pattern), headers={"Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
+    )
+    assert (answer.status, answer.body) == (204, None)
+    assert answer.headers["Allow"] == ALLOW[pattern]
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT, DELETE, OPTIONS"
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+    assert int(answer.headers["Access-Control-Max-Age"]) > 0
+    assert "Content-Length" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "{tasks}", "{tasks}?page=1", "{tasks}/{id}", "{tasks}/x"])
+async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str) -> None:
+    task = await alice.create(paths)
+    path = path.format(tasks=paths.tasks, id=task["id"])
+    by_get, by_head = [
+        await alice.request(method, path, headers={"X-Request-ID": "same", "Origin": ORIGIN})
+        for method in ("GET", "HEAD")
+    ]
+    assert by_head.status == by_get.status
+    for headers in (by_get.headers, by_head.headers):
+        headers.pop("Date", None)
+    assert dict(by_head.headers) == dict(by_get.headers)
+    assert by_head.body is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/api",
+        "/api/",
+        "/api/tasks/",
+        "/api//tasks",
+        "//api/tasks",
+        "/api/tasks/1/2",
+        "/API/tasks",
+        "/%61pi/tasks",
+        "/api%2Ftasks",
+        "/api/tasks%0A",
+        "/api/tasks%00",
+        "/api/tasks;x=1",
+        "/api/../tasks",
+        "/tasks/",
+        "/auth/signup",
+        "/api/auth/register",
+        "/health/",
+        "/health/ready/",
+        "/%FF",
+    ],
+)
+async def test_unknown_paths_are_not_found_by_anybody_with_any_method(client: Client, alice: Person, path: str) -> None:
+    for method in ("GET", "POST", "OPTIONS", "FOO"):
+        for token in (None, alice.token):
+            assert outcome(await client.request(method, path, token=token)) == (404, "Not found")
+
+
+async def test_the_server_as_a_whole_is_no_path(client: Client) -> None:
+    async with connect(client) as connection:
+        await connection.send(head("OPTIONS", "*"))
+        assert outcome(await connection.read_answer()) == (404, "Not found")
+
+
+class Faulty(NamedTuple):
+    """A request with several faults, and the one that it is told."""
+
+    method: str
+    path: str
+    status: int | None  # None: the contract's for a body that is not JSON
+    error: str
+    headers: dict[str, str] | None = None
+    body: bytes | None = None
+    token: bool = True
+
+
+TOO_LARGE = b"x" * 1001
+NO_JSON = b"title=x"
+BAD_TITLE = b'{"title": 1}'
+PLAIN = {"Content-Type": "text/plain"}
+GZIP = {"Content-Encoding": "gzip"}
+WORST = {"Content-Type": "text/plain", "X-Forwarded-Proto": "http"}
+
+
+@pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1", MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="2/minute")
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        Faulty("FOO", "/nowhere", 404, "Not found", WORST, TOO_LARGE, token=False),
+        Faulty("OPTIONS", "/nowhere", 404, "Not found", WORST, token=False),
+        Faulty("FOO", "{task}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
+        Faulty("FOO", "{register}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
+        Faulty("PUT", "{task}", 403, "HTTPS is required", WORST, TOO_LARGE, token=False),
+        Faulty("POST", "{register}", 403, "HTTPS is required", WORST, TOO_LARGE, token=False),
+        Faulty("POST", "{register}", 429, "Too many requests", PLAIN, TOO_LARGE, token=False),
+        Faulty("POST", "{register}", 429, "Too many requests", PLAIN, NO_JSON, token=False),
+        Faulty("PUT", "{task}", 401, "Unauthorized", PLAIN, TOO_LARGE, token=False),
+        Faulty("PUT", "{task}", 401, "Unauthorized", PLAIN, NO_JSON, token=False),
+        Faulty("PUT", "{tasks}/nonsense", 401, "Unauthorized", None, BAD_TITLE, token=False),
+        Faulty("GET", "{tasks}?page=x", 401, "Unauthorized", token=False),
+        Faulty("PUT", "{task}", 413, "Request body too large", PLAIN, TOO_LARGE),
+        Faulty("GET", "{tasks}?page=x", 413, "Request body too large", PLAIN, TOO_LARGE),
+        Faulty("PUT", "{task}", 415, "Content-Type", PLAIN, NO_JSON),
+        Faulty("PUT", "{task}", 415, "Content-Type", GZIP, NO_JSON),
+        Faulty("PUT", "{task}", None, "Request body is not valid JSON", None, NO_JSON),
+        Faulty("PUT", "{tasks}/nonsense", None, "Request body is not valid JSON", None, NO_JSON),
+        Faulty("PUT", "{task}", 400, "Title", None, BAD_TITLE),
+        Faulty("PUT", "{tasks}/nonsense", 400, "Title", None, BAD_TITLE),
+        Faulty("PUT", "{tasks}/nonsense", 404, "Task not found", None, b"{}"),
+        Faulty("PUT", "{task}", 403, "Access denied", None, b"{}"),
+    ],
+    ids=lambda faulty: f"{faulty.method} {faulty.path} {faulty.error}",
+)
+async def test_of_several_faults_the_first_in_order_is_told(
+    alice: Person, bob: Person, paths: Paths, faulty: Faulty
+) -> None:
+    task = await alice.create(paths)
+    path = faulty.path.format(tasks=paths.tasks, task=f"{paths.tasks}/{task['id']}", register=paths.register)
+    token = bob.token if faulty.token else None
+    answer = await bob.client.request(faulty.method, path, token=token, headers=faulty.headers, body=faulty.body)
+    assert answer.status == (faulty.status or paths.contract.not_json_status)
+    assert answer.error.startswith(faulty.error)
+
+
+@pytest.mark.parametrize("given", ["a", "0", "._-", "A-Za-z0-9._-", str(uuid4()), "x" * 128])
+async def test_a_plain_request_id_is_the_callers(client: Client, given: str) -> None:
+    for path in ("/health", "/nowhere", "/tasks"):
+        assert (await client.request("GET", path, headers={"X-Request-ID": given})).headers["X-Request-ID"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a,b", "a/b", "a:b", '"a"', "ä", "<script>", "%0A", "\u0663"])
+async def test_any_other_request_id_is_replaced(client: Client, given: str) -> None:
+    async with connect(client) as connection:
+        for path in ("/health", "/nowhere", "/tasks"):
+            await connection.send(head("GET", path, f"X-Request-ID: {given}"))
+            assert UUID((await connection.read_answer()).headers["X-Request-ID"]).version == 4
+
+
+async def test_a_repeated_request_id_is_replaced(client: Client) -> None:
+    async with connect(client) as connection:
+        await connection.send(head("GET", "/health", "X-Request-ID: a", "X-Request-ID: b"))
+        assert UUID((await connection.read_answer()).headers["X-Request-ID"]).version == 4
+
+
+async def test_every_request_has_an_id_of_its_own(client: Client) -> None:
+    ids = {(await client.request("GET", "/health")).headers["X-Request-ID"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+async def test_errors_say_nothing_of_the_inside(client: Client) -> None:
+    for method, path in (("GET", "/nowhere"), ("FOO", "/health"), ("GET", "/tasks")):
+        answer = await client.request(method, path)
+        assert set(answer.body) == {"error"}
+        assert not {"Server", "X-Powered-By", "Etag"} & set(answer.headers)
+
+
+async def test_the_process_is_alive_and_can_work(client: Client) -> None:
+    for path, body in (("/health", {"status": "healthy"}), ("/health/ready", {"status": "ready"})):
+        answer = await client.request("GET", path)
+        assert (answer.status, answer.body) == (200, body)
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
+async def test_without_its_database_it_is_alive_but_not_ready(client: Client) -> None:
+    assert (await client.request("GET", "/health")).status == 200
+    assert outcome(await client.request("GET", "/health/ready")) == (503, "Service temporarily unavailable")
+
+
+async def test_about_to_end_it_is_alive_but_not_ready(client: Client, services: Services) -> None:
+    services.draining = True
+    for path, status in (("/health", 200), ("/health/ready", 503)):
+        answer = await client.request("GET", path)
+        assert answer.status == status
+        assert answer.headers["Connection"] == "close"

@@ -1,0 +1,340 @@
+"""Tokens: what is issued, what is accepted and, for everything else, one 401 (FR-001 to FR-006, FR-011)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.client import PASSWORD, PATHS
+from tests.conftest import ORIGIN, SECRET
+from tests.raw import connect, head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.client import Answer, Client, Paths, Person
+
+HS256 = {"alg": "HS256", "typ": "JWT"}
+DIGESTS = {"HS384": "sha384", "HS512": "sha512"}
+WITHOUT = object()
+HOUR = 3600
+FAR = 4102444800  # in 2100
+
+
+def base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decoded(part: str) -> Any:
+    return json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def sign(payload: bytes, header: Any = HS256, secret: str = SECRET) -> str:
+    """Return a token made by hand (RFC 7515 section 3.1), signed with an HMAC whatever its header says."""
+    text = f"{base64url(json.dumps(header).encode())}.{base64url(payload)}"
+    algorithm = header.get("alg") if isinstance(header, dict) else None
+    digest = DIGESTS.get(str(algorithm), "sha256")
+    return f"{text}.{base64url(hmac.digest(secret.encode(), text.encode(), digest))}"
+
+
+def claims(holder: str, /, **changes: Any) -> bytes:
+    """Return a good token's payload, but for the changes; WITHOUT takes a claim away."""
+    now = int(time.time())
+    whole = {"sub": holder, "user_id": holder, "email": "a@b.de", "iat": now, "exp": now + HOUR, **changes}
+    return json.dumps({name: value for name, value in whole.items() if value is not WITHOUT}).encode()
+
+
+async def list_tasks(client: Client, paths: Paths, authorization: str | None) -> Answer:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return await client.request("GET", paths.tasks, headers=headers)
+
+
+def assert_unauthorized(answer: Answer) -> None:
+    assert (answer.status, answer.body) == (401, {"error": "Unauthorized"})
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def reasons(events: list[Any]) -> list[str]:
+    return [event["reason"] for event in events if event["event"] == "token_rejected"]
+
+
+# What is issued.
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        24 * HOUR,
+        pytest.param(HOUR / 2, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="0.5")),
+        pytest.param(720 * HOUR, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="720")),
+    ],
+)
+async def test_a_token_says_whose_it_is_and_how_long_it_lasts(
+    client: Client, alice: Person, paths: Paths, seconds: float
+) -> None:
+    before = int(time.time())
+    answer = await client.request("POST", paths.login, {"email": alice.email, "password": PASSWORD})
+    for token in (alice.token, answer.body["token"]):
+        header, payload, signature = token.split(".")
+        assert decoded(header) == HS256
+        expected = hmac.digest(SECRET.encode(), f"{header}.{payload}".encode(), hashlib.sha256)
+        assert signature == base64url(expected)
+    issued_at = decoded(payload)["iat"]
+    assert before <= issued_at <= time.time()
+    assert decoded(payload) == {
+        "sub": alice.id,
+        "user_id": alice.id,
+        "email": alice.email,
+        "iat": issued_at,
+        "exp": issued_at + seconds,
+    }
+
+
+# What is accepted.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sub": WITHOUT},
+        {"user_id": WITHOUT},
+        {"user_id": "somebody else"},
+        {"email": WITHOUT, "iat": WITHOUT},
+        {"aud": "https://app.example.com", "iss": "https://app.example.com", "jti": "x"},
+        {"aud": ["a", "b"], "iss": 1, "jti": 1},
+        {"iat": FAR},
+        {"iat": "yesterday"},
+        {"nbf": 0},
+        {"exp": FAR + 0.5},
+        {"name": "Älice 😀", "session": {"id": "x" * 9000}},
+    ],
+)
+async def test_tokens_of_better_auth_work(client: Client, alice: Person, paths: Paths, changes: dict[str, Any]) -> None:
+    task = await alice.create(paths)
+    answer = await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, **changes))}")
+    assert (answer.status, answer.body["tasks"]) == (200, [task])
+
+
+async def test_an_id_is_the_same_in_upper_case(client: Client, alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    token = sign(claims(alice.id.upper()))
+    assert (await list_tasks(client, paths, f"Bearer {token}")).body["tasks"] == [task]
+    made = await client.request("POST", paths.tasks, {"title": "x"}, token=token)
+    assert made.body["task"]["user_id"] == alice.id
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+async def test_the_scheme_is_taken_in_any_case(client: Client, alice: Person, paths: Paths, scheme: str) -> None:
+    assert (await list_tasks(client, paths, f"{scheme} {alice.token}")).status == 200
+
+
+# What is not.
+
+
+def changed(**changes: Any) -> Callable[[str], str]:
+    """Return what makes a user's token with changed claims; a change may be a function of the user's id."""
+    return lambda user_id: sign(
+        claims(user_id, **{name: value(user_id) if callable(value) else value for name, value in changes.items()})
+    )
+
+
+def expiring(json_text: bytes) -> Callable[[str], str]:
+    return lambda user_id: sign(claims(user_id, exp="EXP").replace(b'"EXP"', json_text))
+
+
+def with_header(**header: Any) -> Callable[[str], str]:
+    return lambda user_id: sign(claims(user_id), header)
+
+
+def with_payload(payload: bytes) -> Callable[[str], str]:
+    return lambda _: sign(payload)
+
+
+def unsigned(user_id: str) -> str:
+    return f"{base64url(json.dumps({'alg': 'none'}).encode())}.{base64url(claims(user_id))}."
+
+
+def without_signature(user_id: str) -> str:
+    return sign(claims(user_id)).rpartition(".")[0] + "."
+
+
+def tampered(user_id: str) -> str:
+    header, _, signature = sign(claims(user_id)).split(".")
+    return f"{header}.{base64url(claims(user_id, exp=FAR))}.{signature}"
+
+
+HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
+    "empty": (lambda _: "", "malformed"),
+    "garbage": (lambda _: "garbage", "malformed"),
+    "garbage over 8 KB": (lambda _: "x" * 9000, "malformed"),
+    "three parts of garbage": (lambda _: "a.b.c", "malformed"),
+    "three empty parts": (lambda _: "..", "malformed"),
+    "four parts": (lambda user_id: sign(claims(user_id)) + ".x", "malformed"),
+    "two tokens": (lambda user_id: " ".join([sign(claims(user_id))] * 2), "malformed"),
+    "header no object": (lambda user_id: sign(claims(user_id), []), "malformed"),
+    "unknown critical extension": (with_header(alg="HS256", crit=["x"], x=1), "malformed"),
+    "payload no object": (with_payload(b"[]"), "malformed"),
+    "payload no JSON": (with_payload(b"{"), "malformed"),
+    "payload no UTF-8": (with_payload(b"\xff"), "malformed"),
+    "payload nested deeply": (with_payload(b"[" * 20_000 + b"]" * 20_000), "malformed"),
+    "alg none": (unsigned, "algorithm"),
+    "alg none, signed": (with_header(alg="none"), "algorithm"),
+    "alg RS256": (with_header(alg="RS256"), "algorithm"),
+    "alg ES256": (with_header(alg="ES256"), "algorithm"),
+    "alg EdDSA": (with_header(alg="EdDSA"), "algorithm"),
+    "alg HS384": (with_header(alg="HS384"), "algorithm"),
+    "alg HS512": (with_header(alg="HS512"), "algorithm"),
+    "alg in lower case": (with_header(alg="hs256"), "algorithm"),
+    "alg null": (with_header(alg=None), "algorithm"),
+    "alg a list": (with_header(alg=["HS256"]), "algorithm"),
+    "no alg": (with_header(typ="JWT"), "algorithm"),
+    "another secret": (lambda user_id: sign(claims(user_id), secret=f"{SECRET}!"), "signature"),
+    "tampered payload": (tampered, "signature"),
+    "signature gone": (without_signature, "signature"),
+    "expired": (changed(exp=1), "expired"),
+    "expired before 1970": (changed(exp=-1), "expired"),
+    "expired a second ago": (changed(exp=lambda _: int(time.time()) - 1), "expired"),
+    "expiring now": (changed(exp=lambda _: int(time.time())), "expired"),
+    "no exp": (changed(exp=WITHOUT), "no_expiry"),
+    "exp null": (changed(exp=None), "no_expiry"),
+    "exp a word": (changed(exp="tomorrow"), "malformed"),
+    "exp a numeral in a string": (changed(exp=str(FAR)), "malformed"),
+    "exp a list": (changed(exp=[FAR]), "malformed"),
+    "exp infinite": (expiring(b"Infinity"), "malformed"),
+    "exp beyond every float": (expiring(b"1e400"), "malformed"),
+    "exp NaN": (expiring(b"NaN"), "malformed"),
+    "exp of 5000 digits": (expiring(b"9" * 5000), "malformed"),
+    "not yet valid": (changed(nbf=FAR), "not_yet_valid"),
+    "valid in a few seconds": (changed(nbf=lambda _: time.time() + 5), "not_yet_valid"),
+    "nbf null": (changed(nbf=None), "malformed"),
+    "nbf a string": (changed(nbf="0"), "malformed"),
+    "nbf a boolean": (changed(nbf=False), "malformed"),
+    "no id": (changed(sub=WITHOUT, user_id=WITHOUT), "no_user_id"),
+    "sub no UUID": (changed(sub="alice"), "no_user_id"),
+    "sub null": (changed(sub=None), "no_user_id"),
+    "sub a number": (changed(sub=1), "no_user_id"),
+    "sub a list": (changed(sub=lambda user_id: [user_id]), "no_user_id"),
+    "sub empty": (changed(sub=""), "no_user_id"),
+    "sub with a NUL": (changed(sub=lambda user_id: user_id + "\0"), "no_user_id"),
+    "sub with a line feed": (changed(sub=lambda user_id: user_id + "\n"), "no_user_id"),
+    "sub without hyphens": (changed(sub=lambda user_id: user_id.replace("-", "")), "no_user_id"),
+    "sub as a URN": (changed(sub=lambda user_id: f"urn:uuid:{user_id}"), "no_user_id"),
+    "sub in braces": (changed(sub=lambda user_id: f"{{{user_id}}}"), "no_user_id"),
+    "user_id alone, null": (changed(sub=WITHOUT, user_id=None), "no_user_id"),
+    "user_id alone, a number": (changed(sub=WITHOUT, user_id=1), "no_user_id"),
+}
+
+
+@pytest.mark.parametrize(("make_token", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_any_other_token_is_refused_and_the_log_says_why(
+    client: Client, alice: Person, make_token: Callable[[str], str], reason: str
+) -> None:
+    token = make_token(alice.id)
+    with capture_logs() as events:
+        for paths in PATHS:
+            assert_unauthorized(await list_tasks(client, paths, f"Bearer {token}"))
+    assert reasons(events) == [reason, reason]
+    assert len(token) < 10 or token not in str(events)
+
+
+@pytest.mark.parametrize("exp", [True, False])
+async def test_an_expiry_is_no_boolean(client: Client, alice: Person, paths: Paths, exp: Any) -> None:
+    assert_unauthorized(await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, exp=exp))}"))
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (None, "missing"),
+        ("", "not_bearer"),
+        ("{}", "not_bearer"),
+        ("Token {}", "not_bearer"),
+        ("Basic {}", "not_bearer"),
+        ("Bearer{}", "not_bearer"),
+        ("Bearer:{}", "not_bearer"),
+        ("Bearer", "malformed"),
+        ('Bearer "{}"', "malformed"),
+        ("Bearer {},Bearer {}", "malformed"),
+    ],
+)
+async def test_a_good_token_needs_its_scheme(
+    client: Client, alice: Person, paths: Paths, form: str | None, reason: str
+) -> None:
+    with capture_logs() as events:
+        assert_unauthorized(await list_tasks(client, paths, form and form.replace("{}", alice.token)))
+    assert reasons(events) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("method", "item"), [("POST", ""), ("GET", "/x"), ("PUT", "/x"), ("DELETE", "/x"), ("HEAD", "")]
+)
+async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
+    client: Client, paths: Paths, method: str, item: str
+) -> None:
+    answer = await client.request(
+        method,
+        f"{paths.tasks}{item}?page=x",
+        headers={"Authorization": "Bearer x", "Content-Type": "text/plain", "Origin": ORIGIN},
+        body=b"\xff" if method in ("POST", "PUT") else None,
+    )
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+async def test_two_authorization_headers_are_refused(client: Client, alice: Person, bob: Person, paths: Paths) -> None:
+    for second in (alice.token, bob.token, "x"):
+        async with connect(client) as connection:
+            await connection.send(head("GET", paths.tasks, f"Authorization: Bearer {second}", token=alice.token))
+            assert_unauthorized(await connection.read_answer())
+
+
+@pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
+async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
+    assert_unauthorized(await client.request("GET", f"{paths.tasks}?{name}={alice.token}"))
+    for header in ({"Cookie": f"{name}={alice.token}"}, {"X-Access-Token": alice.token}):
+        assert_unauthorized(await client.request("GET", paths.tasks, headers=header))
+    body = {"title": "x", name: alice.token}
+    assert_unauthorized(await client.request("POST", paths.tasks, body))
+
+
+async def test_a_remembered_token_is_refused_once_it_expires(
+    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(time=time.time)
+    monkeypatch.setattr("server.tokens.time", clock)
+    expires = decoded(alice.token.split(".")[1])["exp"]
+    for now, status in ((expires - 0.001, 200), (expires, 401), (expires + 1, 401)):
+        clock.time = lambda now=now: now
+        with capture_logs() as events:
+            assert (await alice.request("GET", paths.tasks)).status == status
+        assert reasons(events) == (["expired"] if status == 401 else [])
+
+
+async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
+    client: Client, alice: Person, paths: Paths
+) -> None:
+    task = await alice.create(paths)
+    token = sign(claims(str(uuid4())))
+    assert (await client.request("GET", paths.tasks, token=token)).body["tasks"] == []
+    for method, body in (("GET", ...), ("PUT", {"title": "x"}), ("DELETE", ...)):
+        answer = await client.request(method, f"{paths.tasks}/{uuid4()}", body, token=token)
+        assert (answer.status, answer.error) == (404, "Task not found")
+        answer = await client.request(method, f"{paths.tasks}/{task['id']}", body, token=token)
+        assert (answer.status, answer.error) == (403, "Access denied")
+    with capture_logs() as events:
+        assert_unauthorized(await client.request("POST", paths.tasks, {"title": "x"}, token=token))
+    assert reasons(events) == ["unknown_user"]
+    for other in PATHS:
+        assert (await client.request("GET", other.tasks, token=token)).body["tasks"] == []
+        assert await alice.list(other) == [task]
