@@ -28,7 +28,7 @@ lock: .venv/check ## write requirements.txt anew from setup.cfg
 	  --custom-compile-command 'make lock' --quiet --output-file requirements.txt $(ARGS)
 
 schema: .venv/run ## write sql/schema.sql anew from the migrations
-	.venv/bin/alembic --config setup.cfg upgrade head --sql > sql/schema.sql
+	.venv/bin/alembic upgrade head --sql > sql/schema.sql
 
 .env:
 	@sed "s/^BETTER_AUTH_SECRET=$$/&$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')/" .env.example > .env

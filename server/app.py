@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -17,6 +18,7 @@ from tornado.web import Application
 from server.database import DatabaseUnavailable, open_database
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.health import PING
+from server.handlers.streaming import UNANSWERED
 from server.migrations import migrate
 from server.routes import ROUTES
 from server.services import Services
@@ -159,6 +161,11 @@ async def drain(server: HTTPServer, services: Services) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(services.config.shutdown_seconds):
             await services.wait_until_idle()
-    for handler in cast("set[BaseHandler]", services.in_flight):
+    for handler in (cut := list(cast("set[BaseHandler]", services.in_flight))):
         log.error("request_cut", request_id=handler.request_id, method=handler.request.method, route=handler.route)
+        handler.set_status(UNANSWERED)
+        log_request(handler)
     await server.close_all_connections()
+    if cut:  # a thread inside a statement or a hash cannot be stopped, and nobody waits for what it returns
+        log.info("server_stopped")
+        os._exit(0)

@@ -86,7 +86,8 @@ def origins(value: str) -> tuple[str, ...]:
     found = tuple(entry.strip().rstrip("/").lower() for entry in value.split(","))
     if not all(re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:*]+)(:[0-9]{1,5})?", entry) for entry in found):
         raise ValidationError("Must be one origin like https://app.example.com, or several separated by commas.")
-    return found
+    # Browsers leave a scheme's own port out of the header Origin.
+    return tuple(entry.removesuffix(":443" if entry.startswith("https:") else ":80") for entry in found)
 
 
 def rate_limit(value: str) -> RateLimitItem | None:
@@ -97,6 +98,8 @@ def rate_limit(value: str) -> RateLimitItem | None:
         (limit,) = limits.parse_many(value)
     except ValueError:
         raise ValidationError("Must be one limit like 10/minute, or off.") from None
+    if limit.amount == 0:
+        raise ValidationError("Must let somebody in; 0 attempts are none.")
     return limit
 
 

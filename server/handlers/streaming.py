@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from server.services import Services
 
-CLIENT_CLOSED = 499  # nginx's number for the log: the client left before its request was complete
+UNANSWERED = 499  # nginx's number for the log: the connection ended before there was an answer
 
 
 @stream_request_body
@@ -91,7 +91,7 @@ class StreamingHandler(RequestHandler):
     def on_connection_close(self) -> None:
         """Log a request whose client left before its body was complete; any other one runs to its end."""
         if not (self.request._body_future.done() or self._answered_early or self._finished):
-            self.set_status(CLIENT_CLOSED)
+            self.set_status(UNANSWERED)
             self._log()
             self.services.leave(self)
         super().on_connection_close()

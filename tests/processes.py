@@ -1,0 +1,226 @@
+"""Real processes, started as a platform or a person starts them, and what stands between them and their database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+from server.config import SQLITE_PREFIX
+from tests.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+PROJECT = Path(__file__).parent.parent
+RUN = (sys.executable, str(PROJECT / "run.py"))
+PATIENCE_SECONDS = 20
+LINE_BYTES = 16 * 1024 * 1024
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Process:
+    """A process, everything that it has written so far, and its exit code once it has ended."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._news = asyncio.Event()
+        self._readers = [asyncio.create_task(self._read(name)) for name in ("stdout", "stderr")]
+        self.stdout = ""
+        self.stderr = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the log lines, all or those of an event."""
+        lines = [json.loads(line) for line in self.stdout.split("\n")[:-1]]
+        return [line for line in lines if name in (None, line["event"])]
+
+    async def wait_for_text(self, text: str) -> None:
+        """Return once this is on standard output."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while text not in self.stdout:
+                assert not self._readers[0].done(), self.stdout + self.stderr
+                self._news.clear()
+                await self._news.wait()
+
+    async def wait_for(self, event: str) -> dict[str, Any]:
+        """Return the first log line of an event."""
+        await self.wait_for_text(f'"event":"{event}"')
+        return self.events(event)[0]
+
+    async def wait_for_port(self, port: int) -> None:
+        """Return once somebody listens on this port."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                with suppress(ConnectionRefusedError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return await writer.wait_closed()
+                assert not self._readers[0].done(), self.stdout + self.stderr
+                await asyncio.sleep(0.02)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process and those that it started, as a terminal does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def ended(self) -> int:
+        """Return the exit code once the process has ended and all that it wrote is here."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.wait(self._readers)
+            return await self._process.wait()
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask the process to end, and return its exit code."""
+        self.send_signal(number)
+        return await self.ended()
+
+    async def _read(self, name: str) -> None:
+        async for line in getattr(self._process, name):
+            setattr(self, name, getattr(self, name) + line.decode())
+            self._news.set()
+        self._news.set()
+
+
+@asynccontextmanager
+async def started(*command: str, folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    """Start a command in a folder; of our own environment it gets no more than where programs and home are."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,
+            env={**inherited, **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+            start_new_session=True,
+        )
+    )
+    try:
+        yield process
+    finally:
+        if process.exit_code is None:
+            process.send_signal(signal.SIGKILL)
+        await process.ended()
+
+
+async def finished(*command: str, folder: Path, environment: Mapping[str, str]) -> Process:
+    """Run a command to its end."""
+    async with started(*command, folder=folder, environment=environment) as process:
+        await process.ended()
+    return process
+
+
+@asynccontextmanager
+async def client_of(port: int) -> AsyncIterator[Client]:
+    """Open a client of a server on this port."""
+    client = Client(port)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def serving(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[tuple[Process, Client]]:
+    """Start a server on a free port, and wait until it serves."""
+    port = free_port()
+    environment = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
+    async with started(*RUN, folder=folder, environment=environment) as process:
+        await process.wait_for_port(port)
+        async with client_of(port) as client:
+            yield process, client
+
+
+@contextmanager
+def writes_locked(database_url: str) -> Iterator[None]:
+    """Let statements that change tasks wait, as long as this lasts."""
+    if database_url.startswith(SQLITE_PREFIX):
+        file = sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX), isolation_level=None)
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            file.close()
+        return
+    connection = psycopg2.connect(database_url)
+    with connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE tasks IN EXCLUSIVE MODE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+class Gate:
+    """A port in front of a PostgreSQL server: shut, as if the server was not there, until it is opened."""
+
+    def __init__(self, database_url: str, password: str) -> None:
+        self._target = parse_dsn(database_url)
+        self._port = free_port()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pipes: set[asyncio.Task[None]] = set()
+        user, database = self._target.get("user", ""), self._target["dbname"]
+        password = self._target.get("password", password)  # a server that asks for none takes any
+        self.url = f"postgresql://{user}:{quote(password)}@127.0.0.1:{self._port}/{database}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.shut()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self._port)
+
+    async def shut(self) -> None:
+        """Refuse new connections, and break those that are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._pipes)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = self._target["host"], self._target.get("port", "5432")
+        if host.startswith("/"):
+            target_reader, target_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            target_reader, target_writer = await asyncio.open_connection(host, int(port))
+        for source, drain in ((reader, target_writer), (target_reader, writer)):
+            self._writers.add(drain)
+            self._pipes.add(asyncio.create_task(self._pipe(source, drain)))
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        self._writers.discard(writer)

@@ -1,0 +1,268 @@
+"""Settings: what each takes and refuses, and that no message tells what should stay secret (FR-060, FR-061)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import limits
+import pytest
+
+from server.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "k3ep-this-to-yourself-32-bytes-long"
+REQUIRED = {
+    "DATABASE_URL": "sqlite:///todo.db",
+    "BETTER_AUTH_SECRET": SECRET,
+    "FRONTEND_URL": "http://localhost:3000",
+}
+TRUE = ("true", "True", "1", "yes", "on")
+FALSE = ("false", "False", "0", "no", "off")
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "BETTER_AUTH_SECRET": {text: text for text in ("x" * 32, "ä" * 16, "x" * 1000, "=#'\" $x" * 5)},
+    "FRONTEND_URL": {
+        "http://localhost:3000": ("http://localhost:3000",),
+        "https://app.example.com": ("https://app.example.com",),
+        "https://app.example.com/": ("https://app.example.com",),
+        "https://app.example.com:443,http://app.example.com:80,http://a.example:443": (
+            "https://app.example.com",
+            "http://app.example.com",
+            "http://a.example:443",
+        ),
+        "https://App.Example.COM": ("https://app.example.com",),
+        "https://a.example,http://b.example:81": ("https://a.example", "http://b.example:81"),
+        " https://a.example/ , https://b.example/ ": ("https://a.example", "https://b.example"),
+        "http://[::1]:3000": ("http://[::1]:3000",),
+        "http://127.0.0.1": ("http://127.0.0.1",),
+    },
+    "JWT_EXPIRATION_HOURS": {"24": 24.0, "0.5": 0.5, "8760": 8760.0},
+    "PORT": {"8000": 8000, "1": 1, "65535": 65535},
+    "HOST": {"127.0.0.1": "127.0.0.1", "::1": "::1", "localhost": "localhost"},
+    "DATABASE_POOL_SIZE": {"1": 1, "50": 50, "500": 500},
+    "DATABASE_TIMEOUT_SECONDS": {"5": 5.0, "0.5": 0.5, "60": 60.0},
+    "BCRYPT_ROUNDS": {"4": 4, "12": 12, "16": 16},
+    "AUTH_RATE_LIMIT": {
+        "10/minute": limits.parse("10/minute"),
+        "5 per hour": limits.parse("5/hour"),
+        "100/15minutes": limits.parse("100/15minutes"),
+        "off": None,
+        "OFF": None,
+    },
+    "RATE_LIMIT_STORAGE": {"memory://": "memory://"},
+    "TRUSTED_PROXY_HOPS": {"0": 0, "1": 1, "3": 3},
+    "MAX_BODY_BYTES": {"1": 1, "1048576": 1048576},
+    "REQUIRE_HTTPS": {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)},
+    "SHUTDOWN_SECONDS": {"0": 0.0, "0.5": 0.5, "25": 25.0},
+    "LOG_LEVEL": {"INFO": "info", **{level: level for level in ("debug", "info", "warning", "error", "critical")}},
+    "LOG_FORMAT": {"json": "json", "console": "console"},
+}
+
+WHOLE_NUMBERS = ("", "x", "1.5", "1e1", "0x10")
+NUMBERS = ("", "x", "nan", "inf", "-inf", "1,5")
+REFUSED = {
+    "DATABASE_URL": (
+        "",
+        "todo.db",
+        "mysql://u:s3cr3t@h/x",
+        "postgresql:",
+        "postgres",
+        "postgresqls://u:s3cr3t@h/x",
+        "postgresql+psycopg2://u:s3cr3t@h/x",
+        "postgresql://u:s3cr3t@h:notaport/x",
+        "postgresql://u:s3cr3t@[::1/x",
+        "postgresql://u:s3cr3t%zz@h/x",
+        "postgresql://u:s3cr3t@h1,h2/x?port=1,2,3",
+        "postgresql://u:s3cr3t@h/x?sslmode",
+        "postgresql://u:s3/cr3t@h/x",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///no/such/folder/todo.db",
+        "sqlite:///todo.db?mode=s3cr3t",
+    ),
+    "BETTER_AUTH_SECRET": ("", "s3cr3t", "x" * 31, "ä" * 15),
+    "FRONTEND_URL": (
+        "",
+        "*",
+        "null",
+        "app.example.com",
+        "localhost:3000",
+        "//app.example.com",
+        "https://",
+        "https:///",
+        "https://*",
+        "https://*.example.com",
+        "https://app.example.com/path",
+        "https://app.example.com?query",
+        "https://app.example.com#fragment",
+        "https://user:s3cr3t@app.example.com",
+        "https://app.example.com:port",
+        "https://app.example.com:",
+        "https://a.example https://b.example",
+        "https://a.example,*",
+        "https://a.example,,https://b.example",
+        "https://a.example,",
+        "javascript:alert(1)",
+    ),
+    "JWT_EXPIRATION_HOURS": (*NUMBERS, "0", "-1"),
+    "PORT": (*WHOLE_NUMBERS, "-1", "65536", "http"),
+    "DATABASE_POOL_SIZE": (*WHOLE_NUMBERS, "0", "-1", "501"),
+    "DATABASE_TIMEOUT_SECONDS": (*NUMBERS, "0", "-1"),
+    "BCRYPT_ROUNDS": (*WHOLE_NUMBERS, "3", "17", "31"),
+    "AUTH_RATE_LIMIT": (
+        "",
+        "ten",
+        "10",
+        "10/fortnight",
+        "-1/minute",
+        "10/minute or so",
+        "10/minute; 100/hour",
+        "0/minute",
+    ),
+    "RATE_LIMIT_STORAGE": ("", "memory", "nonsense://", "redis://user:s3cr3t@localhost"),
+    "TRUSTED_PROXY_HOPS": (*WHOLE_NUMBERS, "-1"),
+    "MAX_BODY_BYTES": (*WHOLE_NUMBERS, "0", "-1", "1MB"),
+    "REQUIRE_HTTPS": ("", "perhaps", "2"),
+    "SHUTDOWN_SECONDS": (*NUMBERS, "-1"),
+    "LOG_LEVEL": ("", "loud", "notset"),
+    "LOG_FORMAT": ("", "xml"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_but_what_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    for field in fields(Config):
+        monkeypatch.delenv(field.name.upper(), raising=False)
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+
+
+def faults() -> list[str]:
+    """Return the lines that say what is wrong."""
+    with pytest.raises(ConfigError) as raised:
+        Config.from_environment()
+    assert raised.value.__cause__ is None
+    assert str(raised.value) == "\n".join(raised.value.lines)
+    return raised.value.lines
+
+
+def test_the_defaults() -> None:
+    assert Config.from_environment() == Config(
+        database_url="sqlite:///todo.db",
+        better_auth_secret=SECRET,
+        frontend_url=("http://localhost:3000",),
+        jwt_expiration_hours=24.0,
+        port=8000,
+        host="",
+        database_pool_size=10,
+        database_timeout_seconds=5.0,
+        bcrypt_rounds=12,
+        auth_rate_limit=limits.parse("10/minute"),
+        rate_limit_storage="memory://",
+        trusted_proxy_hops=0,
+        max_body_bytes=1024 * 1024,
+        require_https=False,
+        shutdown_seconds=25.0,
+        log_level="info",
+        log_format="json",
+    )
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, values in ACCEPTED.items() for text in values])
+def test_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    assert getattr(Config.from_environment(), name.lower()) == ACCEPTED[name][text]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgresql://u:s3cr3t@h/x",
+        "postgres://u:s3cr3t@h:5432/x",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql://u:s3cr3t@h1:1,h2:2/x?target_session_attrs=read-write",
+        "postgresql://u:s3cr3t@[::1]:5432/x",
+        "postgresql://u:s%403cr3t%2F@h/x",
+        "postgresql://u:s3cr3t@ep-x-1.eu-central-1.aws.neon.tech/x?sslmode=require&channel_binding=require",
+        "postgres://u:s3cr3t@h/x?sslmode=verify-full&sslrootcert=system&connect_timeout=10&application_name=todo",
+        "sqlite:///todo.db",
+        "sqlite:///./todo.db",
+        "sqlite:////tmp/todo.db",
+    ],
+)
+def test_accepted_database_urls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert Config.from_environment().database_url == url
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in REFUSED.items() for text in texts])
+def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    (line,) = faults()
+    assert line.startswith(f"{name}: ")
+    assert len(line) > len(f"{name}: ")
+    assert "\n" not in line
+    assert "cr3t" not in line
+    if name == "BETTER_AUTH_SECRET" and text:
+        assert text not in line
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_required(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name)
+    (line,) = faults()
+    assert line.startswith(f"{name}: ")
+
+
+def test_an_unknown_parameter_of_postgresql_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:s3cr3t@h/x?sslmode=require&pgbouncer=true")
+    assert faults() == ["DATABASE_URL: PostgreSQL knows no parameter pgbouncer."]
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3/w?cr3t=@h/x", "postgresql://u:s3/?cr3t=x@h/x?sslmode=require"])
+def test_a_password_is_not_taken_for_the_name_of_a_parameter(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    (line,) = faults()
+    assert "cr3t" not in line
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, f"{REQUIRED[name]}\udcff")
+    (line,) = faults()
+    assert line.startswith(f"{name}: ")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"PORT=\xff")
+    (line,) = faults()
+    assert line.startswith(".env: ")
+
+
+def test_every_fault_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, texts in REFUSED.items():
+        monkeypatch.setenv(name, texts[1])
+    assert {*REFUSED, "HOST"} == {field.name.upper() for field in fields(Config)}
+    assert [line.partition(": ")[0] for line in faults()] == list(REFUSED)
+    for name in REQUIRED:
+        monkeypatch.delenv(name)
+    assert [line.partition(": ")[0] for line in faults()] == list(REFUSED)
+
+
+def test_no_secret_shows_in_a_configs_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone:s3cr3t@database.example/x")
+    text = repr(Config.from_environment())
+    for secret in (SECRET, "s3cr3t", "someone", "database.example"):
+        assert secret not in text
+
+
+def test_a_config_does_not_change() -> None:
+    config = Config.from_environment()
+    with pytest.raises(AttributeError):
+        config.port = 1  # type: ignore[misc]

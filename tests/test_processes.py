@@ -1,0 +1,358 @@
+"""The life of a real process: settings, start, waiting for a database, draining, end (FR-060 to FR-065)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+from contextlib import closing
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import server.app
+from server.app import StartError, wait_for_database
+from server.config import Config
+from server.database import open_database
+from tests.client import PASSWORD, PATHS, Person
+from tests.conftest import ORIGIN, SECRET
+from tests.processes import (
+    PROJECT,
+    RUN,
+    Gate,
+    client_of,
+    finished,
+    free_port,
+    serving,
+    started,
+    writes_locked,
+)
+from tests.raw import connect, head
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes import Process
+    from tests.raw import Connection
+
+TASKS = PATHS[0].tasks
+REQUIRED = ["DATABASE_URL", "BETTER_AUTH_SECRET", "FRONTEND_URL"]
+DATABASE_PASSWORD = "pa55-of-the-database"
+WRONG = {
+    "DATABASE_URL": "postgresql://user:wr0ng-secret@host/todo?sslmoode=require",
+    "BETTER_AUTH_SECRET": "wr0ng-secret",
+    "FRONTEND_URL": "*",
+    "JWT_EXPIRATION_HOURS": "0",
+    "PORT": "http",
+    "DATABASE_POOL_SIZE": "0",
+    "DATABASE_TIMEOUT_SECONDS": "soon",
+    "BCRYPT_ROUNDS": "3",
+    "AUTH_RATE_LIMIT": "often",
+    "RATE_LIMIT_STORAGE": "wr0ng://secret",
+    "TRUSTED_PROXY_HOPS": "-1",
+    "MAX_BODY_BYTES": "0",
+    "REQUIRE_HTTPS": "perhaps",
+    "SHUTDOWN_SECONDS": "-1",
+    "LOG_LEVEL": "loud",
+    "LOG_FORMAT": "xml",
+}
+
+
+MINIMUM = {
+    "DATABASE_URL": "sqlite:///todo.db",
+    "BETTER_AUTH_SECRET": SECRET,
+    "FRONTEND_URL": ORIGIN,
+    "BCRYPT_ROUNDS": "4",
+    "HOST": "127.0.0.1",
+}
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+
+@pytest.fixture
+def settings(environment: dict[str, str]) -> dict[str, str]:
+    """What a server needs, for each kind of database."""
+    return {**MINIMUM, **environment}
+
+
+def without(settings: dict[str, str], names: list[str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def named(process: Process) -> list[str]:
+    """Return the settings that standard error names, one a line."""
+    return [line.partition(": ")[0] for line in process.stderr.splitlines()]
+
+
+# Settings
+
+
+async def test_missing_settings_are_all_named(tmp_path: Path) -> None:
+    cases = [*([name] for name in REQUIRED), REQUIRED]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processes = await asyncio.gather(
+        *(finished(*RUN, folder=tmp_path, environment=without(MINIMUM, missing)) for missing in cases)
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for process, missing in zip(processes, cases, strict=True):
+        assert (process.exit_code, process.stdout) == (2, "")
+        assert named(process) == missing
+        assert SECRET not in process.stderr
+    assert (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / len(cases) < 2
+
+
+async def test_wrong_settings_are_reported_together(tmp_path: Path) -> None:
+    assert {*WRONG, "HOST"} == {field.name.upper() for field in fields(Config)}
+    for process in await asyncio.gather(
+        finished(*RUN, folder=tmp_path, environment=WRONG),
+        finished(*RUN, "migrate", folder=tmp_path, environment=WRONG),
+    ):
+        assert (process.exit_code, process.stdout) == (2, "")
+        assert named(process) == list(WRONG)
+        assert "sslmoode" in process.stderr
+        assert not re.search("wr0ng|host/todo", process.stderr)
+
+
+async def test_a_file_of_the_working_directory_gives_what_the_environment_lacks(tmp_path: Path) -> None:
+    values = {**MINIMUM, "DATABASE_URL": "sqlite:///file.db"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()), "utf-8")
+    file, other = tmp_path / "file.db", tmp_path / "environment.db"
+    process = await finished(*RUN, "migrate", folder=tmp_path, environment={})
+    assert (process.exit_code, process.stderr) == (0, ""), process.stdout
+    assert (file.exists(), other.exists()) == (True, False)
+    file.unlink()
+    process = await finished(*RUN, "migrate", folder=tmp_path, environment={"DATABASE_URL": "sqlite:///environment.db"})
+    assert (process.exit_code, process.stderr) == (0, ""), process.stdout
+    assert (file.exists(), other.exists()) == (False, True)
+
+
+async def test_an_unknown_command_is_answered_with_the_usage(tmp_path: Path) -> None:
+    commands = [["nonsense"], ["migrate", "now"]]
+    for process in await asyncio.gather(
+        *(finished(*RUN, *words, folder=tmp_path, environment={}) for words in commands)
+    ):
+        assert (process.exit_code, process.stdout) == (2, "")
+        assert process.stderr == "usage: python run.py [migrate]\n"
+
+
+# Start
+
+
+async def test_data_outlives_the_process(settings: dict[str, str], tmp_path: Path) -> None:
+    async with serving(tmp_path, settings) as (process, client):
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        assert await process.stop() == 0
+    async with serving(tmp_path, settings) as (process, client):
+        assert await Person(client, alice.id, alice.email, alice.token).list(PATHS[0]) == [task]
+        assert await process.stop() == 0
+    assert process.stderr == ""
+
+
+async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        process = await finished(*RUN, folder=tmp_path, environment={**MINIMUM, "PORT": str(port)})
+    assert (process.exit_code, process.stderr) == (1, "")
+    (line,) = process.events("start_failed")
+    assert line["level"] == "error"
+    assert line["reason"] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+async def test_a_file_that_is_no_database_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "todo.db").write_text("dear diary, " * 100, "utf-8")
+    for process in await asyncio.gather(
+        finished(*RUN, folder=tmp_path, environment=MINIMUM),
+        finished(*RUN, "migrate", folder=tmp_path, environment=MINIMUM),
+    ):
+        assert (process.exit_code, process.stderr) == (1, "")
+        (line,) = process.events("start_failed")
+        assert "file is not a database" in line["reason"]
+
+
+async def test_a_database_that_comes_late_is_waited_for(empty_postgresql_url: str, tmp_path: Path) -> None:
+    gate, port = Gate(empty_postgresql_url, DATABASE_PASSWORD), free_port()
+    environment = {**MINIMUM, "DATABASE_URL": gate.url, "PORT": str(port)}
+    async with gate, started(*RUN, folder=tmp_path, environment=environment) as process:
+        line = await process.wait_for("waiting_for_database")
+        assert (line["level"], line["seconds"]) == ("warning", 30)
+        assert "Connection refused" in line["reason"]
+        await asyncio.sleep(2 * server.app.DATABASE_RETRY_SECONDS)  # it tries again, and says no more
+        await gate.open()
+        await process.wait_for("server_started")
+        async with client_of(port) as client:
+            await (await Person.register(client, "alice")).create(PATHS[0])
+        assert await process.stop() == 0
+    assert len(process.events("waiting_for_database")) == 1
+    assert DATABASE_PASSWORD not in process.stdout
+    assert process.stderr == ""
+
+
+async def test_migrating_waits_for_a_database_too(empty_postgresql_url: str, tmp_path: Path) -> None:
+    async with Gate(empty_postgresql_url, DATABASE_PASSWORD) as gate:
+        environment = {**MINIMUM, "DATABASE_URL": gate.url}
+        async with started(*RUN, "migrate", folder=tmp_path, environment=environment) as process:
+            await process.wait_for("waiting_for_database")
+            await gate.open()
+            assert await process.ended() == 0
+    assert process.events()[-1]["event"] == "schema_migrated"
+    assert DATABASE_PASSWORD not in process.stdout
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_process_that_waits_for_its_database_ends_at_once(tmp_path: Path, number: int) -> None:
+    url = f"postgresql://someone@127.0.0.1:{free_port()}/todo"
+    async with started(*RUN, folder=tmp_path, environment={**MINIMUM, "DATABASE_URL": url}) as process:
+        await process.wait_for("waiting_for_database")
+        async with asyncio.timeout(2):
+            assert await process.stop(number) == 0
+    assert process.stderr == ""
+
+
+@pytest.mark.settings(DATABASE_URL=f"postgresql://someone:{DATABASE_PASSWORD}@127.0.0.1:1/todo")
+@pytest.mark.parametrize("database_url", [""])
+async def test_a_database_that_never_comes_ends_the_start(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
+    async with open_database(config) as database:
+        with pytest.raises(StartError, match=r"the database does not answer: .*Connection refused") as raised:
+            await wait_for_database(database, asyncio.Event())
+    assert DATABASE_PASSWORD not in str(raised.value)
+
+
+# End
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]], ids=len)
+async def test_a_request_in_flight_is_answered_before_the_end(
+    settings: dict[str, str], tmp_path: Path, numbers: list[int]
+) -> None:
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        with writes_locked(settings["DATABASE_URL"]):
+            await begin_update(busy, alice, task)
+            await has_read(idle)
+            for number in numbers:
+                process.send_signal(number)
+                assert (await process.wait_for("server_draining"))["in_flight"] == 1
+            await idle.send(head("GET", "/health/ready"))
+            ready = await idle.read_answer()
+            assert (ready.status, ready.error) == (503, "Service temporarily unavailable")
+            assert ready.headers["Connection"] == "close"
+            assert await idle.read_to_end() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", client.port)
+            assert process.exit_code is None
+        answer = await busy.read_answer("PUT")
+        assert (answer.status, answer.body["task"]["completed"]) == (200, True)
+        assert answer.headers["Connection"] == "close"
+        assert await busy.read_to_end() == b""
+        assert await process.ended() == 0
+    assert process.events()[-1]["event"] == "server_stopped"
+    assert not process.events("request_cut")
+    assert process.stderr == ""
+
+
+async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> None:
+    settings = {**MINIMUM, "BCRYPT_ROUNDS": "13"}
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        body = json.dumps({"email": client.new_email("alice"), "password": PASSWORD}).encode()
+        await busy.send(head("POST", PATHS[0].register, f"Content-Length: {len(body)}") + body)
+        await has_read(idle)
+        assert await process.stop() == 0
+        answer = await busy.read_answer("POST")
+        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        assert await idle.read_to_end() == b""
+    assert process.events("server_draining")[0]["in_flight"] == 1
+
+
+async def test_a_request_that_outlives_the_time_to_finish_is_cut(settings: dict[str, str], tmp_path: Path) -> None:
+    settings["SHUTDOWN_SECONDS"] = "1"
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        with writes_locked(settings["DATABASE_URL"]):
+            await begin_update(busy, alice, task)
+            await has_read(idle)
+            async with asyncio.timeout(4):
+                assert await process.stop() == 0
+            assert await busy.read_to_end() == b""
+    (cut,) = process.events("request_cut")
+    assert (cut["method"], cut["route"], cut["level"]) == ("PUT", f"{TASKS}/{{id}}", "error")
+    assert cut["request_id"]
+    assert process.events("server_stopped")
+    assert len([line for line in process.events("request") if line["request_id"] == cut["request_id"]]) == 1
+    assert process.stderr == ""
+
+
+async def begin_update(connection: Connection, person: Person, task: dict[str, Any]) -> None:
+    """Send a PUT whose answer is not awaited."""
+    body = json.dumps({"completed": True}).encode()
+    line = f"Content-Length: {len(body)}"
+    await connection.send(head("PUT", f"{TASKS}/{task['id']}", line, token=person.token) + body)
+
+
+async def has_read(connection: Connection) -> None:
+    """Return when the server has read what was sent before, on whatever connection."""
+    for _ in range(2):
+        await connection.send(head("GET", "/health"))
+        assert (await connection.read_answer()).status == 200
+
+
+# make run
+
+
+async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    await copy_project(project)
+    port = free_port()
+    env_file, database = project / ".env", project / "todo.db"
+    credentials = {"email": "me@example.com", "password": "correct horse"}
+    kept = []
+    for path, status in ((PATHS[0].register, 201), (PATHS[0].login, 200)):
+        async with started("make", "run", folder=project, environment={"PORT": str(port)}) as process:
+            await process.wait_for_text("server_started")
+            assert f"http://localhost:{port}" in process.stdout.partition("server_started")[0]
+            async with client_of(port) as client:
+                assert (await client.request("POST", path, credentials)).status == status
+            await process.stop(signal.SIGINT)
+        assert "server_stopped" in process.stdout
+        kept.append(env_file.read_text("utf-8"))
+    assert kept[0] == kept[1]
+    (secret,) = re.findall(r"^BETTER_AUTH_SECRET=(.*)$", kept[0], re.MULTILINE)
+    assert len(secret) >= 32
+    assert secret not in process.stdout + process.stderr
+    assert database.exists()
+
+
+async def test_each_copy_of_the_project_gets_a_secret_of_its_own(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        await copy_project(tmp_path / name)
+        process = await finished("make", ".env", folder=tmp_path / name, environment={})
+        assert process.exit_code == 0, process.stderr
+        files.append((tmp_path / name / ".env").read_text("utf-8"))
+    assert files[0] != files[1]
+
+
+async def copy_project(folder: Path) -> None:
+    """Copy what is in the repository; in the place of its virtual environment comes the interpreter of this one."""
+    git = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    listing = await finished(*git, folder=PROJECT, environment={})
+    assert listing.exit_code == 0, listing.stderr
+    for name in listing.stdout.split("\0"):
+        if name and (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "utf-8")
+    python.chmod(0o755)
+    (folder / ".venv" / "run").touch()
