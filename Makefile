@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test check lock schema
+.PHONY: help run test e2e check lock schema
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,6 +17,9 @@ run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
 
 test: .venv/test ## run every test, on SQLite and on PostgreSQL
 	.venv/bin/python -m pytest $(ARGS)
+
+e2e: .venv/e2e ## test with a browser, generated clients and other strangers (needs Chromium and Node)
+	.venv/bin/python -m pytest tests/e2e $(ARGS)
 
 check: .venv/check ## lint, check the format and the types
 	.venv/bin/ruff check
@@ -42,6 +45,11 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 
 .venv/test: .venv/run setup.cfg
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/e2e: .venv/test tests/e2e/install tests/e2e/node/package.json
+	$(PIP) --editable '.[test,e2e]'
+	sh tests/e2e/install
 	@touch $@
 
 .venv/check: .venv/test

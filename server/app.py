@@ -16,10 +16,12 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from server.database import DatabaseUnavailable, open_database
+from server.encoding import encode
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.health import PING
 from server.handlers.streaming import UNANSWERED
 from server.migrations import migrate
+from server.openapi import build
 from server.routes import ROUTES
 from server.services import Services
 
@@ -48,6 +50,7 @@ def make_app(services: Services) -> Application:
         [route.url_spec() for route in ROUTES],
         default_handler_class=NotFoundHandler,
         log_function=log_request,
+        openapi=encode(build(ROUTES, services.config)),
         services=services,
     )
 

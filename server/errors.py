@@ -22,7 +22,7 @@ tornado.web.HTTPError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tornado.web import HTTPError
 
@@ -53,6 +53,10 @@ class ApiError(HTTPError):
         self.text = message or self.message
         self.details = details
         self.headers = headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """Return the answer's JSON."""
+        return {"error": self.text, **({"details": self.details} if self.details else {})}
 
 
 class ValidationFailed(ApiError):

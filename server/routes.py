@@ -10,6 +10,7 @@ from tornado.routing import URLSpec
 
 from server.contracts import TASKS, TODO
 from server.handlers.auth import LoginHandler, RegisterHandler
+from server.handlers.docs import DocsHandler, OpenapiHandler, RootHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.tasks import TaskItemHandler, TaskListHandler
 
@@ -42,6 +43,10 @@ ROUTES = (
     Route("/tasks/{id}", TaskItemHandler, TASKS),
     Route("/auth/register", RegisterHandler, TASKS),
     Route("/auth/login", LoginHandler, TASKS),
+    Route("/", RootHandler),
+    Route("/docs", DocsHandler),
+    Route("/docs/{file}", DocsHandler),
+    Route("/openapi.json", OpenapiHandler),
     Route("/health", HealthHandler),
     Route("/health/ready", ReadyHandler),
 )

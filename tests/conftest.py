@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import tempfile
@@ -20,13 +21,14 @@ from server.config import Config
 from server.database import open_database
 from server.migrations import migrate
 from server.services import Services
-from tests.client import PATHS, Client, Paths, Person
+from tests.client import PATHS, Client, Document, Paths, Person
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
     from tornado.httpserver import HTTPServer
+    from tornado.web import Application
 
 T = TypeVar("T")
 SECRET = "a-secret-of-the-tests-32-bytes-long"
@@ -168,7 +170,8 @@ def client(io_loop: IOLoop, http_server: HTTPServer) -> Iterator[Client]:
 
     async def start() -> Client:
         (listener,) = http_server._sockets.values()
-        return Client(listener.getsockname()[1])
+        document = json.loads(cast("Application", http_server.request_callback).settings["openapi"])
+        return Client(listener.getsockname()[1], Document(document))
 
     client = run(io_loop, start())
     yield client

@@ -24,6 +24,7 @@ PUBLIC = {
     "/health/ready": "GET, HEAD, OPTIONS",
     "/": "GET, HEAD, OPTIONS",
     "/docs": "GET, HEAD, OPTIONS",
+    "/docs/{file}": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
 }
 PRIVATE = {

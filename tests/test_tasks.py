@@ -87,6 +87,16 @@ async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(alice
             assert (answer.status, answer.error) == (400, message)
 
 
+@pytest.mark.parametrize("field", ["title", "description"])
+async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Paths, field: str) -> None:
+    task = await alice.create(paths)
+    for text in ("\0", "a\0b", "a\0\n"):
+        for method, path in (("POST", paths.tasks), ("PUT", f"{paths.tasks}/{task['id']}")):
+            answer = await alice.request(method, path, {"title": "x", field: text})
+            assert (answer.status, answer.error) == (400, f"{field.capitalize()} must not contain the character NUL")
+    assert await alice.list(paths) == [task]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

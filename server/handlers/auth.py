@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import structlog
 from email_validator import EmailNotValidError
 
-from server.contracts import LOGIN
 from server.database import UniqueViolated
 from server.errors import EmailTaken, InvalidCredentials
 from server.handlers.base import BaseHandler
+from server.operations import Operation
 from server.queries import users
 from server.validation import EMAIL_LENGTH, normalise_email
 
@@ -47,9 +47,10 @@ class RegisterHandler(AuthHandler):
 
     action = "register"
 
+    @Operation(body="{contract}/register.json", status=201, answer="session.json", errors=(EmailTaken,))
     async def post(self) -> None:
         """Make an account (FR-007 to FR-012)."""
-        body = self.json_body(self.contract.register)
+        body = self.json_body()
         email = normalise_email(body["email"])
         password_hash = await self.services.passwords.hash(body["password"])
         try:
@@ -64,9 +65,10 @@ class LoginHandler(AuthHandler):
 
     action = "login"
 
+    @Operation(body="login.json", answer="session.json", errors=(InvalidCredentials,))
     async def post(self) -> None:
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
-        body = self.json_body(LOGIN)
+        body = self.json_body()
         email = account_email(body["email"])
         async with self.services.rate_limiter.login_attempt(email or body["email"][:EMAIL_LENGTH]):
             user = await users.find_by_email(self.database, email) if email else None

@@ -15,15 +15,16 @@ from server.database import DatabaseBusy, DatabaseUnavailable, Session
 from server.encoding import encode
 from server.forwarded import came_over_http, client_address
 from server.handlers.streaming import StreamingHandler
+from server.operations import schema_name
 from server.tokens import TokenRejected
-from server.validation import parse_json
+from server.validation import BODIES, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
     from server.contracts import Contract
-    from server.validation import Schema
+    from server.operations import Operation
 
 CORS_METHODS = "GET, POST, PUT, DELETE, OPTIONS"
 CORS_HEADERS = "Authorization, Content-Type"
@@ -48,6 +49,11 @@ class BaseHandler(StreamingHandler):
         self._contract = contract
         # Tornado would answer 405 before 404 and HTTPS are looked at; ``check_request`` has the contract's order.
         self.SUPPORTED_METHODS = (self.request.method or "",)
+
+    @property
+    def operation(self) -> Operation:
+        """What the request's verb is declared to do."""
+        return cast("Operation", getattr(self, self.request.method.lower()).operation)
 
     @property
     def contract(self) -> Contract:
@@ -102,8 +108,8 @@ class BaseHandler(StreamingHandler):
         if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
             raise errors.HttpsRequired
 
-    def json_body(self, schema: Schema) -> dict[str, Any]:
-        """Return the request's body, valid by a schema.
+    def json_body(self) -> dict[str, Any]:
+        """Return the request's body, valid by the schema that the verb's ``Operation`` names.
 
         Raises:
             UnsupportedMediaType, NotJson, ValidationFailed: in this order.
@@ -116,7 +122,7 @@ class BaseHandler(StreamingHandler):
             body = parse_json(bytes(self.body))
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
-        if problems := schema.problems(body):
+        if problems := BODIES[schema_name(self.operation.body or "", self.contract)].problems(body):
             raise errors.ValidationFailed(problems)
         return cast("dict[str, Any]", body)
 
@@ -174,7 +180,7 @@ class BaseHandler(StreamingHandler):
         self.set_status(error.status_code)
         for name, value in error.headers.items():
             self.set_header(name, value)
-        self.finish(encode({"error": error.text, **({"details": error.details} if error.details else {})}))
+        self.finish(encode(error.body()))
 
     def log_exception(
         self,

@@ -7,6 +7,7 @@ from sqlalchemy import literal, select
 from server.database import DatabaseUnavailable
 from server.errors import NotReady
 from server.handlers.base import BaseHandler
+from server.operations import Operation
 
 READY_SECONDS = 2.0
 PING = select(literal(1))
@@ -17,6 +18,7 @@ class HealthHandler(BaseHandler):
 
     https_exempt = True
 
+    @Operation(answer="health.json")
     def get(self) -> None:
         """Say that the process answers."""
         self.answer({"status": "healthy"})
@@ -29,6 +31,7 @@ class ReadyHandler(BaseHandler):
 
     https_exempt = True
 
+    @Operation(answer="ready.json", errors=(NotReady,))
     async def get(self) -> None:
         """Say whether requests can be served: the database answers and the process is not about to end."""
         if self.services.draining:

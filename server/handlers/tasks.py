@@ -11,13 +11,13 @@ from tornado.web import RequestHandler
 from server.database import ForeignKeyViolated
 from server.errors import TaskNotFound, Unauthorized, ValidationFailed
 from server.handlers.base import PrivateHandler
+from server.operations import Operation
 from server.queries import tasks
 from server.tokens import parse_uuid
 
 log = structlog.get_logger()
 PER_PAGE = 20  # of a contract that pages only when asked
-PER_PAGE_MAXIMUM = 100
-PAGE_MAXIMUM = 999_999_999
+QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
 
 
 class TaskHandler(PrivateHandler):
@@ -36,12 +36,17 @@ class TaskHandler(PrivateHandler):
 class TaskListHandler(TaskHandler):
     """``/api/tasks``, ``/tasks``."""
 
+    @Operation(
+        answer="{contract}/list.json",
+        query=QUERY,
+        headers=("Link", "ETag"),
+    )
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
         if self.contract.page_size is None and not self.request.query_arguments.keys() & {"page", "per_page"}:
             return self.answer({"tasks": await tasks.list_all(self.database, self.user_id)})
-        page = self.query_number("page", 1, PAGE_MAXIMUM)
-        per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE, PER_PAGE_MAXIMUM)
+        page = self.query_number("page", 1)
+        per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE)
         found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
         pages = math.ceil(total / per_page)
         self.set_header("Link", page_links(self.request.path, page, per_page, pages))
@@ -50,9 +55,10 @@ class TaskListHandler(TaskHandler):
 
     head = get
 
+    @Operation(body="{contract}/create_task.json", status=201, answer="task_answer.json", headers=("Location",))
     async def post(self) -> None:
         """Make a task (FR-023 to FR-029)."""
-        body = self.json_body(self.contract.create_task)
+        body = self.json_body()
         try:
             task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
         except ForeignKeyViolated:
@@ -61,7 +67,7 @@ class TaskListHandler(TaskHandler):
         self.set_header("Location", f"{self.request.path}/{task['id']}")
         self.answer({"task": task}, 201)
 
-    def query_number(self, name: str, default: int, maximum: int) -> int:
+    def query_number(self, name: str, default: int) -> int:
         """Return a query parameter, a whole number from 1; the last one counts.
 
         Raises:
@@ -70,6 +76,7 @@ class TaskListHandler(TaskHandler):
         values = self.request.query_arguments.get(name)
         if values is None:
             return default
+        maximum = QUERY[name]
         # int() alone takes spaces, underscores and every script's digits.
         if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= maximum:
             message = f"{name} must be a whole number from 1 to {maximum}"
@@ -80,19 +87,22 @@ class TaskListHandler(TaskHandler):
 class TaskItemHandler(TaskHandler):
     """``/api/tasks/{id}``, ``/tasks/{id}``."""
 
+    @Operation(answer="task_answer.json", headers=("ETag",))
     async def get(self, path_id: str) -> None:
         """Show a task."""
         self.answer({"task": await tasks.find(self.database, self.user_id, task_id(path_id))})
 
     head = get
 
+    @Operation(body="{contract}/update_task.json", answer="task_answer.json")
     async def put(self, path_id: str) -> None:
         """Change what the body names of a task (FR-030 to FR-037)."""
-        values = self.json_body(self.contract.update_task)
+        values = self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
         self.answer({"task": await tasks.change(self.database, self.user_id, task_id(path_id), values)})
 
+    @Operation(status=204)
     async def delete(self, path_id: str) -> None:
         """Delete a task for good (FR-038 to FR-042)."""
         await tasks.remove(self.database, self.user_id, task_id(path_id))

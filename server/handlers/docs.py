@@ -1,0 +1,81 @@
+"""The published API: its OpenAPI document, and a page to read it and try it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tornado.web import RequestHandler
+
+from server.errors import NotFound
+from server.handlers.base import BaseHandler
+
+FOLDER = Path(__file__).parent.parent / "docs"
+TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
+FILES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
+PAGE = "index.html"
+# The page loads what this server serves, and sends requests to nobody else; Swagger UI draws its icons from data: URLs.
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+class PublicHandler(BaseHandler):
+    """A handler whose answers anybody may keep, if they ask each time whether they still hold."""
+
+    def answer_file(self, content: bytes, media_type: str) -> None:
+        """Answer with a file."""
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("Content-Type", media_type)
+        self.finish(content)
+
+    def compute_etag(self) -> str | None:
+        """Give a hash of the body."""
+        return RequestHandler.compute_etag(self)
+
+
+class RootHandler(BaseHandler):
+    """``/``."""
+
+    def get(self) -> None:
+        """Send people to the page."""
+        self.clear_header("Content-Type")
+        self.redirect("/docs")
+
+    head = get
+
+
+class OpenapiHandler(PublicHandler):
+    """``/openapi.json``."""
+
+    def get(self) -> None:
+        """Show the document, which is put together once."""
+        self.answer_file(self.settings["openapi"], "application/json")
+
+    head = get
+
+
+class DocsHandler(PublicHandler):
+    """``/docs``, and ``/docs/{file}`` for what the page loads."""
+
+    def get(self, name: str = PAGE) -> None:
+        """Show the page, or one of its files.
+
+        Raises:
+            NotFound: if it has no such file.
+        """
+        if name not in FILES:
+            raise NotFound
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.answer_file(FILES[name], TYPES[Path(name).suffix])
+
+    head = get

@@ -1,0 +1,46 @@
+"""What a verb asks and answers, declared at its method; body checks and the OpenAPI document read it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from server.contracts import Contract
+    from server.errors import ApiError
+
+Method = TypeVar("Method", bound="Callable[..., object]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One verb of a handler; used as a decorator of its method.
+
+    Args:
+        answer: the file in ``schemas/`` of a success's body, None if it has none; ``{contract}`` in the name of a file
+            stands for the contract's folder.
+        status: of success.
+        body: the file in ``schemas/`` of the request's body, None if it has none.
+        query: the query parameters, each a whole number from 1, and their maxima.
+        headers: the headers of a success, beside those of every answer.
+        errors: what can go wrong, beside what the kind of handler implies.
+    """
+
+    answer: str | None = None
+    status: int = 200
+    body: str | None = None
+    query: Mapping[str, int] | None = None
+    headers: tuple[str, ...] = ()
+    errors: tuple[type[ApiError], ...] = ()
+
+    def __call__(self, method: Method) -> Method:
+        """Declare it for a method."""
+        method.operation = self  # type: ignore[attr-defined]
+        return method
+
+
+def schema_name(pattern: str, contract: Contract | None) -> str:
+    """Return the name of a file in ``schemas/``, for a contract."""
+    return pattern.format(contract=contract.name if contract else "")

@@ -1,0 +1,1 @@
+"""The server as strangers meet it: browsers, generated clients, made-up requests."""

@@ -1,0 +1,125 @@
+"""The published API: the document is one, it tells what the server does, and its page is served by us alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from tornado.httpclient import HTTPRequest, HTTPResponse
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from server.contracts import TASKS, TODO
+from server.handlers.base import PrivateHandler
+from server.handlers.docs import FILES
+from server.openapi import build
+from server.routes import ROUTES
+from server.validation import SCHEMAS
+
+if TYPE_CHECKING:
+    from server.services import Services
+    from tests.client import Client
+
+VERBS = ("get", "post", "put", "delete")
+
+
+@pytest.fixture
+def document(services: Services) -> dict[str, Any]:
+    return build(ROUTES, services.config)
+
+
+async def fetch(client: Client, path: str, **headers: str) -> HTTPResponse:
+    request = HTTPRequest(f"http://127.0.0.1:{client.port}{path}", headers=headers, follow_redirects=False)
+    return await SimpleAsyncHTTPClient().fetch(request, raise_error=False)
+
+
+def test_the_document_is_an_openapi_document(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(json.loads(json.dumps(document))).validate()
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="10/minute", REQUIRE_HTTPS="true")
+def test_every_operation_is_documented_for_its_contract(document: dict[str, Any]) -> None:
+    for route in ROUTES:
+        if route.contract is None:
+            continue
+        for verb in VERBS:
+            if verb.upper() not in route.handler.allowed_methods().split(", "):
+                assert verb not in document["paths"][route.pattern]
+                continue
+            operation = document["paths"][route.pattern][verb]
+            assert operation["tags"] == [route.contract.name]
+            assert operation["summary"]
+            assert ("security" in operation) == issubclass(route.handler, PrivateHandler)
+            assert {"403", "413", "500"} <= set(operation["responses"])
+            assert "requestBody" in operation or verb in ("get", "delete")
+
+
+def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for verbs in document["paths"].values() for operation in verbs.values()]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch("[a-z_]+", name) for name in names)
+
+
+def test_schemas_are_in_the_document_as_they_are(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    assert len(components) == len(SCHEMAS)
+    assert components["TodoCreateTask"]["properties"] == SCHEMAS["todo/create_task.json"]["properties"]
+    assert components["TaskAnswer"]["properties"] == {"task": {"$ref": "#/components/schemas/Task"}}
+    assert {name.split("/")[0] for name in SCHEMAS if "/" in name} == {TODO.name, TASKS.name}
+
+
+def test_every_error_comes_with_an_example_of_its_body(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/api/tasks/{id}"]["put"]["responses"]
+    examples = {
+        status: [example["value"]["error"] for example in response["content"]["application/json"]["examples"].values()]
+        for status, response in responses.items()
+        if status >= "400"
+    }
+    assert examples["401"] == ["Unauthorized"]
+    assert examples["403"] == ["Access denied"]
+    assert examples["404"] == ["Task not found"]
+    assert examples["413"] == ["Request body too large"]
+    assert examples["422"] == ["Request body is not valid JSON"]
+    assert examples["500"] == ["Internal server error", "Service temporarily unavailable"]
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="7/hour", MAX_BODY_BYTES="12345")
+def test_the_limits_of_the_server_are_told(document: dict[str, Any]) -> None:
+    assert "12345 bytes" in document["info"]["description"]
+    assert "7 per 1 hour" in document["info"]["description"]
+
+
+async def test_the_document_is_served_with_an_entity_tag(client: Client, document: dict[str, Any]) -> None:
+    response = await fetch(client, "/openapi.json")
+    assert (response.code, response.headers["Content-Type"]) == (200, "application/json")
+    assert json.loads(response.body) == json.loads(json.dumps(document))
+    again = await fetch(client, "/openapi.json", **{"If-None-Match": response.headers["ETag"]})
+    assert (again.code, again.body) == (304, b"")
+
+
+async def test_the_root_leads_to_the_page(client: Client) -> None:
+    response = await fetch(client, "/")
+    assert (response.code, response.headers["Location"], response.body) == (302, "/docs", b"")
+
+
+async def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
+    response = await fetch(client, "/docs")
+    page = response.body.decode()
+    assert (response.code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page)
+    assert {name.removeprefix("docs/") for name in loaded} == set(FILES) - {"index.html"}
+    for name in loaded:
+        part = await fetch(client, f"/{name}")
+        assert part.code == 200
+        assert part.headers["Content-Type"] == {"css": "text/css", "js": "text/javascript"}[name.rpartition(".")[2]]
+        assert (await fetch(client, f"/{name}", **{"If-None-Match": part.headers["ETag"]})).code == 304
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "LICENSE-swagger-ui", "..%2Fapp.py", "%2e%2e", "__init__.py", "%00"])
+async def test_no_other_file_is_served(client: Client, name: str) -> None:
+    answer = await client.request("GET", f"/docs/{name}")
+    assert (answer.status, answer.error) == (404, "Not found")
