@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.client import PASSWORD
+from tests.client import PASSWORD, PATHS
 
 if TYPE_CHECKING:
     from tests.client import Answer, Paths, Person
@@ -219,3 +219,39 @@ async def test_only_what_is_read_may_be_kept(alice: Person, paths: Paths) -> Non
     ):
         assert answer.headers["Cache-Control"] == "no-store"
         assert "ETag" not in answer.headers
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("server.queries.tasks.BATCH", 3)
+    return 3
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])
+async def test_a_long_list_is_sent_in_pieces_and_is_the_same_list(alice: Person, bob: Person, count: int) -> None:
+    made = [await alice.create(PATHS[0], str(number)) for number in range(count)]
+    await bob.create(PATHS[0])
+    assert await alice.list(PATHS[0]) == made[::-1]
+
+
+@pytest.mark.usefixtures("small_batches")
+async def test_a_long_list_has_an_entity_tag_that_changes_with_every_task(alice: Person) -> None:
+    made = [await alice.create(PATHS[0], str(number)) for number in range(5)]
+    seen = set()
+
+    async def tag() -> str:
+        answer = await alice.request("GET", PATHS[0].tasks)
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        again = await alice.request("GET", PATHS[0].tasks, headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.status == 304
+        return answer.headers["ETag"]
+
+    seen.add(await tag())
+    await alice.request("PUT", f"{PATHS[0].tasks}/{made[0]['id']}", {})
+    seen.add(await tag())
+    await alice.request("DELETE", f"{PATHS[0].tasks}/{made[1]['id']}")
+    seen.add(await tag())
+    await alice.create(PATHS[0])
+    seen.add(await tag())
+    assert len(seen) == 4

@@ -84,6 +84,22 @@ class StreamingHandler(RequestHandler):
         sent.add_done_callback(lambda _: self.services.leave(self))
         return sent
 
+    async def send_piece(self, piece: bytes) -> None:
+        """Send a piece of an answer of unknown length, and wait until the client has taken it."""
+        if self.request.version == "HTTP/1.0":  # which ends such an answer by closing
+            self._close_connection_after()
+        self.write(piece)
+        await self.flush()
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answer with an error; if a part of another answer is sent already, break it off, lest it look complete."""
+        if self._headers_written and not self._answered_early:
+            cast("HTTP1Connection", self.request.connection).stream.close()
+            self.set_status(status_code)
+            self.finish()
+        else:
+            super().send_error(status_code, **kwargs)
+
     def _close_connection_after(self) -> None:
         """Have Tornado say ``Connection: close`` and do so."""
         cast("HTTP1Connection", self.request.connection)._disconnect_on_finish = True

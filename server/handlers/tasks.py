@@ -9,12 +9,14 @@ import structlog
 from tornado.web import RequestHandler
 
 from server.database import ForeignKeyViolated
+from server.encoding import encode
 from server.errors import TaskNotFound, Unauthorized, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.operations import Operation
 from server.queries import tasks
 from server.tokens import parse_uuid
 
+CACHE = "private, no-cache"
 log = structlog.get_logger()
 PER_PAGE = 20  # of a contract that pages only when asked
 QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
@@ -25,7 +27,7 @@ class TaskHandler(PrivateHandler):
 
     def answer(self, value: object, status: int = 200) -> None:
         """Answer with a JSON body that only its user may keep."""
-        self.set_header("Cache-Control", "private, no-cache")
+        self.set_header("Cache-Control", CACHE)
         super().answer(value, status)
 
     def compute_etag(self) -> str | None:
@@ -44,7 +46,7 @@ class TaskListHandler(TaskHandler):
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
         if self.contract.page_size is None and not self.request.query_arguments.keys() & {"page", "per_page"}:
-            return self.answer({"tasks": await tasks.list_all(self.database, self.user_id)})
+            return await self.answer_all()
         page = self.query_number("page", 1)
         per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE)
         found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
@@ -54,6 +56,25 @@ class TaskListHandler(TaskHandler):
         return self.answer({"tasks": found, "pagination": pagination})
 
     head = get
+
+    async def answer_all(self) -> None:
+        """Answer with every task; many are sent in pieces as they are read."""
+        batches = tasks.list_batches(self.database, self.user_id)
+        batch: list[tasks.Task] = await anext(batches, [])
+        if len(batch) < tasks.BATCH:
+            return self.answer({"tasks": batch})
+        # The state is read before the rest of the tasks: at worst an old tag names newer tasks, and fails next time.
+        self.set_header("ETag", f'"{await tasks.fetch_state(self.database, self.user_id)}"')
+        self.set_header("Cache-Control", CACHE)
+        if self.check_etag_header():
+            self.set_status(304)
+            return None
+        piece = b'{"tasks":[' + encode(batch)[1:-1]
+        async for batch in batches:
+            await self.send_piece(piece)
+            piece = b"," + encode(batch)[1:-1]
+        self.finish(piece + b"]}")
+        return None
 
     @Operation(body="{contract}/create_task.json", status=201, answer="task_answer.json", headers=("Location",))
     async def post(self) -> None:

@@ -6,17 +6,20 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import Boolean, bindparam, case, delete, func, insert, literal, select, true, update
+from sqlalchemy import Boolean, bindparam, case, delete, func, insert, literal, select, true, tuple_, update
 
 from server.errors import AccessDenied, TaskNotFound
 from server.tables import Span, Time, tasks
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy import Executable
 
     from server.database import Row, Session
 
 Task = dict[str, Any]
+BATCH = 500
 
 _columns = (
     tasks.c.id,
@@ -28,6 +31,8 @@ _columns = (
     tasks.c.updated_at,
 )
 _names = tuple(str(column.name) for column in _columns)
+_ID = _names.index("id")
+_CREATED_AT = _names.index("created_at")
 
 _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
@@ -35,12 +40,16 @@ _newest_first = (tasks.c.created_at.desc(), tasks.c.id.desc())
 
 _insert = insert(tasks).returning(*_columns)
 _select_all = select(*_columns).where(_owned).order_by(*_newest_first)
+_select_first = _select_all.limit(bindparam("limit"))
+_last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
+_select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
+_select_state = select(func.count(), func.max(tasks.c.updated_at)).where(_owned)
 _select_one = select(*_columns).where(_this_owned)
 _select_owner = select(tasks.c.user_id).where(tasks.c.id == bindparam("task_id"))
 _delete = delete(tasks).where(_this_owned).returning(tasks.c.id)
 
 # One statement, so that the count and the page are of the same moment; the count is there for an empty page too.
-_page = _select_all.limit(bindparam("limit")).offset(bindparam("offset")).subquery("page")
+_page = _select_first.offset(bindparam("offset")).subquery("page")
 _total = select(func.count().label("total")).select_from(tasks).where(_owned).subquery("counted")
 _select_page = (
     select(_total.c.total, *_page.c)
@@ -93,9 +102,27 @@ async def create(database: Session, owner: str, title: str, description: str | N
     return _task(row)
 
 
-async def list_all(database: Session, owner: str) -> list[Task]:
-    """Return every task of a user, newest first (FR-022)."""
-    return [_task(row) for row in await database.fetch_all(_select_all, {"owner": owner})]
+async def list_batches(database: Session, owner: str) -> AsyncIterator[list[Task]]:
+    """Give every task of a user, newest first (FR-022), in batches of at most ``BATCH``.
+
+    Each batch is a statement of its own that goes on where the last one ended: no connection is held and no turn of the
+    event loop is long, however many tasks there are.
+    """
+    rows = await database.fetch_all(_select_first, {"owner": owner, "limit": BATCH})
+    while rows:
+        yield [_task(row) for row in rows]
+        if len(rows) < BATCH:
+            return
+        last = {"last_created_at": rows[-1][_CREATED_AT], "last_id": rows[-1][_ID]}
+        rows = await database.fetch_all(_select_next, {"owner": owner, "limit": BATCH, **last})
+
+
+async def fetch_state(database: Session, owner: str) -> str:
+    """Return a text that changes whenever one of a user's tasks does."""
+    row = await database.fetch_one(_select_state, {"owner": owner})
+    assert row is not None  # noqa: S101  # aggregates always give a row
+    count, updated_at = row
+    return f"{count}-{updated_at and updated_at.timestamp()}"
 
 
 async def list_page(database: Session, owner: str, page: int, per_page: int) -> tuple[list[Task], int]:
