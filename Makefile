@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test e2e check lock schema
+.PHONY: help run test e2e faults check lock schema
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ test: .venv/test ## run every test, on SQLite and on PostgreSQL
 
 e2e: .venv/e2e ## test with a browser, generated clients and other strangers (needs Chromium and Node)
 	.venv/bin/python -m pytest tests/e2e $(ARGS)
+
+faults: .venv/test ## break the server's parts under load, and check what it promises
+	.venv/bin/python -m pytest tests/faults $(ARGS)
 
 check: .venv/check ## lint, check the format and the types
 	.venv/bin/ruff check

