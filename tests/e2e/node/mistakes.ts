@@ -1,18 +1,18 @@
 import createClient from "openapi-fetch";
-import type { paths } from "./schema";
+import type { components, paths } from "./schema";
 
 const api = createClient<paths>();
 const one = { params: { path: { id: "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11" } } };
 
-await api.GET("/api/task"); // TS2345
+await api.GET("/api/task"); // TS2554
 await api.PATCH("/api/tasks/{id}", one); // TS2345
-await api.GET("/api/tasks/{id}", { params: { path: { ID: "x" } } }); // TS2353
+await api.GET("/api/tasks/{id}", { params: { path: { ID: "x" } } }); // TS2561
 await api.GET("/api/tasks", { params: { query: { page: "2" } } }); // TS2322
 await api.POST("/api/tasks"); // TS2554
-await api.POST("/api/tasks", { body: {} }); // TS2741
-await api.POST("/api/tasks", { body: { titel: "Read" } }); // TS2353
+await api.POST("/api/tasks", { body: {} }); // TS2322
+await api.POST("/api/tasks", { body: { titel: "Read" } }); // TS2561
 await api.POST("/api/tasks", { body: { title: null } }); // TS2322
-await api.PUT("/api/tasks/{id}", { ...one, body: { compleetd: true } }); // TS2353
+const changes: components["schemas"]["TodoUpdateTask"] = { compleetd: true }; // TS2561
 await api.PUT("/api/tasks/{id}", { ...one, body: { completed: "yes" } }); // TS2322
 
 const { data, error } = await api.GET("/api/tasks/{id}", one);

@@ -1,0 +1,95 @@
+"""Tokens of the real Better Auth, set as the page for frontend developers says."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg2
+import pytest
+
+from server.tokens import parse_uuid
+from tests.client import PATHS, Client
+from tests.conftest import ORIGIN
+from tests.e2e.typescript import NODE, code_blocks, compiled, run
+from tests.processes import serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes import Process
+
+    User = dict[str, str]
+
+PATH = PATHS[0]
+TASK = {"title": "Buy groceries"}
+pytestmark = [
+    pytest.mark.usefixtures("io_loop"),
+    # the page's SQL is PostgreSQL's
+    pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
+]
+
+
+async def sign_up(environment: dict[str, str], folder: Path) -> tuple[User, User]:
+    """Sign up a user with Better Auth as the page sets it, and one with Better Auth as it comes."""
+    (folder / "auth.ts").write_text(code_blocks("ts")[-1], "utf-8")
+    compilation = await compiled(folder / "auth.ts", folder)
+    assert compilation.exit_code == 0, compilation.stdout
+    output = await run(
+        "node",
+        str(NODE / "better-auth.mjs"),
+        str(folder / "auth.js"),
+        *(Client.new_email(name) for name in ("documented", "usual")),
+        folder=folder,
+        environment={"BETTER_AUTH_SECRET": environment["BETTER_AUTH_SECRET"], "BETTER_AUTH_URL": ORIGIN},
+    )
+    users = json.loads(output)
+    return users["documented"], users["usual"]
+
+
+def rejections(process: Process) -> list[str]:
+    return [line["reason"] for line in process.events("token_rejected")]
+
+
+def insert(database_url: str, user: User) -> None:
+    """Add a user with the page's own statement."""
+    (statement,) = code_blocks("sql")
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"PREPARE add_user AS {statement}")
+        for _ in range(2):
+            cursor.execute("EXECUTE add_user (%s, %s)", (user["id"], user["email"]))
+
+
+async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_is_known_writes(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    user, _ = await sign_up(environment, tmp_path)
+    async with serving(tmp_path, environment) as (process, client):
+        assert (await client.request("GET", PATH.tasks, token=user["token"])).body == {"tasks": []}
+        assert (await client.request("POST", PATH.tasks, TASK, token=user["token"])).status == 401
+        assert (await client.request("GET", PATH.tasks, token=user["token"])).status == 200
+        insert(environment["DATABASE_URL"], user)
+        created = await client.request("POST", PATH.tasks, TASK, token=user["token"])
+        assert created.status == 201
+        assert created.body["task"]["user_id"] == user["id"]
+        assert (await client.request("GET", PATH.tasks, token=user["token"])).body == {"tasks": [created.body["task"]]}
+        for password in ("correct horse", ""):
+            login = {"email": user["email"], "password": password}
+            assert (await client.request("POST", PATH.login, login)).status == 401
+    assert rejections(process) == ["unknown_user"]
+
+
+async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_why(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    documented, usual = await sign_up(environment, tmp_path)
+    assert parse_uuid(documented["id"]) == documented["id"]
+    assert parse_uuid(usual["id"]) is None
+    async with serving(tmp_path, environment) as (process, client):
+        for token in (usual["token"], usual["session"], usual["bearer"], documented["session"]):
+            for method in ("GET", "POST"):
+                answer = await client.request(method, PATH.tasks, TASK, token=token)
+                assert answer.status == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6

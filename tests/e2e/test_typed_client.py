@@ -1,0 +1,96 @@
+"""A client in TypeScript, its types generated from the running server's OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.contracts import TODO
+from server.routes import ROUTES
+from tests.e2e.typescript import NODE, PAGE, code_blocks, compiled, run
+from tests.processes import serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.client import Client
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+ADDRESS = "http://localhost:8000"
+
+
+async def generate_types(client: Client) -> None:
+    """Run the page's own command against a server."""
+    (line,) = re.findall(r"^npx (.*)$", code_blocks("sh")[0], re.MULTILINE)
+    program, *arguments = shlex.split(line.replace(ADDRESS, f"http://127.0.0.1:{client.port}"))
+    await run(str(NODE / "node_modules" / ".bin" / program), *arguments, folder=NODE)
+
+
+async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with serving(tmp_path, {**environment, "AUTH_RATE_LIMIT": "4/minute"}) as (process, client):
+        await generate_types(client)
+        compilation = await compiled(NODE / "client.ts", tmp_path)
+        assert (compilation.exit_code, compilation.stdout) == (0, "")
+        api = {"API_URL": f"http://127.0.0.1:{client.port}"}
+        summary = json.loads(await run("node", "client.js", folder=tmp_path, environment=api))
+    assert re.fullmatch(r"Try again in \d+ seconds\.", summary["problems"].pop("tooMany"))
+    assert summary == {
+        "health": "healthy",
+        "problems": {
+            "noToken": "Please log in again.",
+            "shortPassword": "password: Password must be at least 8 characters",
+            "emailTaken": "There is an account with this email; log in.",
+            "wrongPassword": "Wrong email or password.",
+            "gone": "Task not found",
+            "empty": "title: Title is required",
+            "huge": "This is too long.",
+        },
+        "descriptions": [None, "Slowly"],
+        "all": ["Read", "Buy groceries"],
+        "paged": [["Read"], ["Buy groceries"]],
+        "shown": "Read",
+        "again": 304,
+        "updated": ["Read", "Slowly", True],
+        "cleared": [None, True, True],
+        "deleted": 204,
+    }
+    used = {(line["method"], line["route"]) for line in process.events("request")}
+    todo = {
+        (method, route.pattern)
+        for route in ROUTES
+        if route.contract is TODO
+        for method in route.handler.allowed_methods().split(", ")
+        if method not in ("HEAD", "OPTIONS")
+    }
+    assert len(todo) == 7
+    assert todo | {("GET", "/health")} <= used
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_each_mistake_in_a_typed_program_is_found_by_the_compiler(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with serving(tmp_path, environment) as (_, client):
+        await generate_types(client)
+    lines = (NODE / "mistakes.ts").read_text("utf-8").splitlines()
+    expected = [(str(number), line.rpartition("// ")[2]) for number, line in enumerate(lines, 1) if "// TS" in line]
+    assert len(expected) > 10
+    compilation = await compiled(NODE / "mistakes.ts", tmp_path)
+    assert compilation.exit_code != 0
+    assert re.findall(r"mistakes\.ts\((\d+),\d+\): error (TS\d+)", compilation.stdout) == expected
+    assert not (tmp_path / "mistakes.js").exists()
+
+
+def test_the_code_for_frontend_developers_is_the_code_that_runs() -> None:
+    program = (NODE / "client.ts").read_text("utf-8")
+    *client, better_auth = code_blocks("ts")
+    assert len(client) == 5
+    assert [block for block in client if block not in program] == []
+    assert "betterAuth" in better_auth
+    assert ADDRESS in PAGE
