@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 SQLITE_PREFIX = "sqlite:///"
-POSTGRESQL_SCHEMES = ("postgresql", "postgres")
+POSTGRESQL_PREFIXES = ("postgresql://", "postgres://")
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("json", "console")
@@ -40,7 +40,7 @@ def database_url(value: str) -> str:
         if not Path(file).parent.is_dir() or Path(file).is_dir():
             raise ValidationError("The SQLite file must be in a folder that exists, and be none itself.")
         return value
-    if not value.startswith(POSTGRESQL_SCHEMES):
+    if not value.startswith(POSTGRESQL_PREFIXES):
         raise ValidationError("Must start with postgresql://, postgres:// or sqlite:///.")
     try:
         _check_places(parse_dsn(value))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from server import __version__, errors
 from server.handlers.auth import AuthHandler
 from server.handlers.base import PrivateHandler
-from server.operations import Operation, schema_name
-from server.validation import SCHEMAS
+from server.operations import Operation, range_fault, schema_name
+from server.validation import BODIES, SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from server.routes import Route
 
 HEADERS = {
-    "Allow": "The methods of the path.",
     "ETag": "Send it back in `If-None-Match`, and an unchanged answer is an empty 304.",
     "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
     "Location": "Where the new task is.",
@@ -139,28 +138,24 @@ def _responses(route: Route, operation: Operation, config: Config) -> dict[str, 
 def _errors(route: Route, operation: Operation, config: Config) -> list[errors.ApiError]:
     """Return what can go wrong: what the operation names, and what the kind of handler implies."""
     found = [error() for error in operation.errors]
+    found += [errors.InternalError(), errors.BodyTooLarge()]
     if route.contract is not None:
-        found += [errors.InternalError(), errors.ServiceUnavailable()]
+        found.append(errors.ServiceUnavailable(headers={"Retry-After": "1"}))
     if config.require_https and not route.handler.https_exempt:
         found.append(errors.HttpsRequired())
     if issubclass(route.handler, PrivateHandler):
         found.append(errors.Unauthorized())
     if issubclass(route.handler, AuthHandler) and config.auth_rate_limit is not None:
         found.append(errors.TooManyRequests(60))
-    if "{id}" in route.pattern:
-        found += [errors.TaskNotFound(), errors.AccessDenied()]
     if operation.query is not None:
-        fault = {"field": "page", "message": "page must be a whole number"}
-        found.append(errors.ValidationFailed([fault]))
+        found.append(errors.ValidationFailed([range_fault(*parameter) for parameter in operation.query.items()]))
     if operation.body is not None and route.contract is not None:
-        (example,) = SCHEMAS["error.json"]["examples"]
+        name = schema_name(operation.body, route.contract)
         found += [
-            errors.ValidationFailed(example["details"]),
+            errors.ValidationFailed(BODIES[name].problems(dict.fromkeys(SCHEMAS[name]["properties"]))),
             errors.NotJson(route.contract.not_json_status, "Expecting value: line 1 column 1 (char 0)"),
             errors.UnsupportedMediaType(),
         ]
-    if route.contract is not None:
-        found.append(errors.BodyTooLarge())
     return found
 
 
@@ -190,4 +185,4 @@ def _body(name: str) -> dict[str, Any]:
             return converted
         return [convert(item) for item in value] if isinstance(value, list) else value
 
-    return cast("dict[str, Any]", convert(SCHEMAS[name]))
+    return {**convert(SCHEMAS[name]), "title": _component(name)}

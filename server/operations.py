@@ -41,6 +41,11 @@ class Operation:
         return method
 
 
+def range_fault(name: str, maximum: int) -> dict[str, str]:
+    """Return the fault of a query parameter that is no whole number up to a maximum."""
+    return {"field": name, "message": f"{name} must be a whole number from 1 to {maximum}"}
+
+
 def schema_name(pattern: str, contract: Contract | None) -> str:
     """Return the name of a file in ``schemas/``, for a contract."""
     return pattern.format(contract=contract.name if contract else "")

@@ -60,12 +60,12 @@ class RateLimiter:
             return
         account = email.lower()
         async with self._accounts.setdefault(account, asyncio.Lock()):
-            if not await self._window.test(self._limit, "failed_login", account):
-                await self._refuse("failed_login", "email", account)
+            if not await self._window.test(self._limit, "login_failed", account):
+                await self._refuse("login_failed", "email", account)
             try:
                 yield
             except InvalidCredentials:
-                await self._window.hit(self._limit, "failed_login", account)
+                await self._window.hit(self._limit, "login_failed", account)
                 raise
 
     async def _refuse(self, action: str, reason: str, key: str) -> None:

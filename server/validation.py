@@ -36,7 +36,7 @@ def normalise_email(value: object) -> str:
     """Return the email as accounts keep it: local part as typed, domain in lower case (RFC 5321 section 2.4).
 
     Raises:
-        email_validator.EmailNotValidError: for what is no address in RFC 5322's ASCII syntax.
+        email_validator.EmailNotValidError: for what is no address in RFC 5322's syntax, its local part in ASCII.
     """
     email = str(value)
     if len(email) > EMAIL_LENGTH:  # before the library looks at a megabyte

@@ -68,7 +68,7 @@ def test_every_error_is_in_the_table_of_errors() -> None:
 
 def test_every_reason_to_reject_a_token_is_named() -> None:
     source = "".join(path.read_text("utf-8") for path in (PROJECT / "server").rglob("*.py"))
-    reasons = set(re.findall(r'TokenRejected\("(\w+)"\)|"token_rejected", reason="(\w+)"', source))
+    reasons = set(re.findall(r'TokenRejected\("(\w+)"\)|reject_token\("(\w+)"\)', source))
     (paragraph,) = (text for text in README.split("\n\n") if "whose `reason` is" in text)
     documented = re.findall(r"`(\w+)`", paragraph.partition("whose `reason` is")[2])
     assert {first or second for first, second in reasons} == set(documented)

@@ -139,14 +139,15 @@ async def test_following_the_links_meets_every_task_once(alice: Person, paths: P
     assert met == tasks
 
 
+class StoppedClock(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime(2025, 1, 1, tzinfo=UTC)
+
+
 async def test_tasks_of_the_same_moment_are_ordered_by_id(
     alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class StoppedClock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime(2025, 1, 1, tzinfo=UTC)
-
     monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
     tasks = sorted(await create_some(alice, paths, 8), key=lambda task: task["id"], reverse=True)
     assert len({task["created_at"] for task in tasks}) == 1
@@ -255,3 +256,24 @@ async def test_a_long_list_has_an_entity_tag_that_changes_with_every_task(alice:
     await alice.create(PATHS[0])
     seen.add(await tag())
     assert len(seen) == 4
+
+
+@pytest.mark.usefixtures("small_batches")
+async def test_a_change_by_a_clock_that_runs_behind_changes_the_tag_of_a_long_list(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await alice.create(PATHS[0], str(number)) for number in range(4)]
+    before = await alice.request("GET", PATHS[0].tasks)
+    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    await alice.request("PUT", f"{PATHS[0].tasks}/{made[0]['id']}", {"title": "changed"})
+    after = await alice.request("GET", PATHS[0].tasks, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.status == 200
+
+
+@pytest.mark.usefixtures("small_batches")
+async def test_the_head_of_a_long_list_comes_without_its_tasks(alice: Person) -> None:
+    for number in range(4):
+        await alice.create(PATHS[0], str(number))
+    shown, head = [await alice.request(method, PATHS[0].tasks) for method in ("GET", "HEAD")]
+    assert (head.status, head.headers["ETag"]) == (200, shown.headers["ETag"])
+    assert (await alice.request("HEAD", PATHS[0].tasks, headers={"If-None-Match": "*"})).status == 304

@@ -310,7 +310,7 @@ async def test_a_refused_email_is_logged_with_its_reason(client: Client, alice: 
         for i in range(4):
             await log_in(client, paths, alice.email, "wrong", f"192.0.2.{i}")
     (event,) = (event for event in events if event["event"] == "rate_limited")
-    assert (event["action"], event["reason"]) == ("failed_login", "email")
+    assert (event["action"], event["reason"]) == ("login_failed", "email")
     assert Counter(event["event"] for event in events) == {"request": 4, "login_failed": 3, "rate_limited": 1}
 
 

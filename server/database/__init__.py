@@ -74,11 +74,11 @@ class Database:
         self._driver = driver
         self._connections = asyncio.Semaphore(connections)
         self._waiting = 0
-        self.timeout = timeout
+        self._timeout = timeout
 
     def session(self, timeout: float | None = None) -> Session:
         """Return what one request uses; ``timeout`` in seconds replaces the configured one."""
-        return Session(self, self.timeout if timeout is None else timeout)
+        return Session(self, self._timeout if timeout is None else timeout)
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement when its turn has come.

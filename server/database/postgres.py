@@ -1,4 +1,4 @@
-"""PostgreSQL through aiopg's connections; of aiopg, psycopg2 and libpq nothing is known outside this module.
+"""PostgreSQL through aiopg's connections; requests meet aiopg, psycopg2 and libpq nowhere else.
 
 aiopg's pool is not used: behind the fair queue of ``Database`` a stack of idle connections is all that is left of a
 pool, and aiopg's connects while it holds the lock that everybody else needs to get or return a connection.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiopg
@@ -51,6 +52,20 @@ class Connection(aiopg.Connection):
             connection.close()
         if idle:
             connection.close()
+
+    def close(self) -> asyncio.Future[None]:
+        """Close the connection, and leave its descriptor alone from then on: it may be somebody else's soon.
+
+        aiopg's own stops watching the number each time that it is asked, and whoever has it now is heard no more.
+        """
+        if self._fileno is not None:
+            with suppress(OSError):  # libpq may have closed it already
+                self._loop.remove_reader(self._fileno)
+                self._loop.remove_writer(self._fileno)
+            self._fileno = None
+            self._writing = False
+        closed: asyncio.Future[None] = super().close()
+        return closed
 
 
 class PostgresDriver:

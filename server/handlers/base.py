@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import structlog
+from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
 from server import errors
@@ -46,7 +47,7 @@ class BaseHandler(StreamingHandler):
     def initialize(self, route: str | None = None, contract: Contract | None = None) -> None:
         """Take what the route table says: the route's pattern and contract."""
         self.route = route
-        self._contract = contract
+        self.contract = cast("Contract", contract)  # None where no verb asks for it
         # Tornado would answer 405 before 404 and HTTPS are looked at; ``check_request`` has the contract's order.
         self.SUPPORTED_METHODS = (self.request.method or "",)
 
@@ -54,11 +55,6 @@ class BaseHandler(StreamingHandler):
     def operation(self) -> Operation:
         """What the request's verb is declared to do."""
         return cast("Operation", getattr(self, self.request.method.lower()).operation)
-
-    @property
-    def contract(self) -> Contract:
-        """The contract that this request came through."""
-        return cast("Contract", self._contract)
 
     @cached_property
     def database(self) -> Session:
@@ -93,14 +89,18 @@ class BaseHandler(StreamingHandler):
         self.check_body_length()
         return None
 
+    def enter(self) -> None:
+        """Count the request as in flight, and name it in every log line."""
+        self.services.enter(self)
+        structlog.contextvars.bind_contextvars(request_id=self.request_id)
+
     def check_request(self) -> None:
         """Check what is the same for every handler: method and HTTPS, in this order.
 
         Raises:
             MethodNotAllowed, HttpsRequired: as their names say.
         """
-        self.services.enter(self)
-        structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        self.enter()
         allowed = self.allowed_methods()
         if self.request.method not in allowed.split(", "):
             raise errors.MethodNotAllowed(allowed)
@@ -189,7 +189,7 @@ class BaseHandler(StreamingHandler):
         tb: TracebackType | None,
     ) -> None:
         """Log what becomes a 5xx, with its stack trace (FR-051)."""
-        if isinstance(value, errors.ApiError) and value.status_code < 500:
+        if isinstance(value, StreamClosedError) or (isinstance(value, errors.ApiError) and value.status_code < 500):
             return
         known = isinstance(value, DatabaseUnavailable | errors.ServiceUnavailable)
         log.error("service_unavailable" if known else "internal_error", exc_info=(typ, value, tb))
@@ -211,10 +211,14 @@ class PrivateHandler(BaseHandler):
             try:
                 self.user_id = self.services.tokens.verify(self.request.headers.get("Authorization"))
             except TokenRejected as rejected:
-                log.warning("token_rejected", reason=str(rejected), remote_ip=self.client_address)
-                raise errors.Unauthorized from None
+                raise self.reject_token(str(rejected)) from None
         self.check_body_length()
         return None
+
+    def reject_token(self, reason: str) -> errors.Unauthorized:
+        """Log why a token is not accepted, and return the error to raise."""
+        log.warning("token_rejected", reason=reason, remote_ip=self.client_address)
+        return errors.Unauthorized()
 
 
 class NotFoundHandler(BaseHandler):
@@ -226,6 +230,5 @@ class NotFoundHandler(BaseHandler):
         Raises:
             NotFound: always.
         """
-        self.services.enter(self)
-        structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        self.enter()
         raise errors.NotFound

@@ -1,4 +1,4 @@
-"""How a request's body arrives: as a stream, so that a request is judged by its head before its body is taken in."""
+"""How a body arrives and an answer leaves: judged by its head first, sent in pieces if long, broken off if it fails."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class StreamingHandler(RequestHandler):
     def services(self) -> Services:
         """The application's services."""
         return cast("Services", self.settings["services"])
+
+    @property
+    def _connection(self) -> HTTP1Connection:
+        return cast("HTTP1Connection", self.request.connection)
 
     def check_body_length(self) -> None:
         """Refuse a body that says that it is too long.
@@ -86,7 +90,10 @@ class StreamingHandler(RequestHandler):
 
     async def send_piece(self, piece: bytes) -> None:
         """Send a piece of an answer of unknown length, and wait until the client has taken it."""
-        if self.request.version == "HTTP/1.0":  # which ends such an answer by closing
+        if self.services.draining:
+            self._close_connection_after()
+        if self.request.version == "HTTP/1.0":  # which ends such an answer by closing, whatever the client asked for
+            self.request.headers.pop("Connection", None)
             self._close_connection_after()
         self.write(piece)
         await self.flush()
@@ -94,18 +101,20 @@ class StreamingHandler(RequestHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer with an error; if a part of another answer is sent already, break it off, lest it look complete."""
         if self._headers_written and not self._answered_early:
-            cast("HTTP1Connection", self.request.connection).stream.close()
-            self.set_status(status_code)
+            stream = self._connection.stream
+            self.set_status(UNANSWERED if stream.closed() else status_code)
+            stream.close()
             self.finish()
         else:
             super().send_error(status_code, **kwargs)
 
     def _close_connection_after(self) -> None:
-        """Have Tornado say ``Connection: close`` and do so."""
-        cast("HTTP1Connection", self.request.connection)._disconnect_on_finish = True
+        """Have Tornado say ``Connection: close`` and do so, unless the answer's head is sent and does not say it."""
+        if not self._headers_written:
+            self._connection._disconnect_on_finish = True
 
     def on_connection_close(self) -> None:
-        """Log a request whose client left before its body was complete; any other one runs to its end."""
+        """Log a request whose client left before its body was complete; any other runs on, or to its next piece."""
         if not (self.request._body_future.done() or self._answered_early or self._finished):
             self.set_status(UNANSWERED)
             self._log()

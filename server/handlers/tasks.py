@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import re
 
-import structlog
 from tornado.web import RequestHandler
 
 from server.database import ForeignKeyViolated
 from server.encoding import encode
-from server.errors import TaskNotFound, Unauthorized, ValidationFailed
+from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
-from server.operations import Operation
+from server.operations import Operation, range_fault
 from server.queries import tasks
 from server.tokens import parse_uuid
 
+OF_ONE_TASK = (TaskNotFound, AccessDenied)
 CACHE = "private, no-cache"
-log = structlog.get_logger()
 PER_PAGE = 20  # of a contract that pages only when asked
 QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
 
@@ -45,7 +44,7 @@ class TaskListHandler(TaskHandler):
     )
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
-        if self.contract.page_size is None and not self.request.query_arguments.keys() & {"page", "per_page"}:
+        if self.contract.page_size is None and not self.request.query_arguments.keys() & QUERY.keys():
             return await self.answer_all()
         page = self.query_number("page", 1)
         per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE)
@@ -59,22 +58,24 @@ class TaskListHandler(TaskHandler):
 
     async def answer_all(self) -> None:
         """Answer with every task; many are sent in pieces as they are read."""
-        batches = tasks.list_batches(self.database, self.user_id)
-        batch: list[tasks.Task] = await anext(batches, [])
-        if len(batch) < tasks.BATCH:
-            return self.answer({"tasks": batch})
-        # The state is read before the rest of the tasks: at worst an old tag names newer tasks, and fails next time.
-        self.set_header("ETag", f'"{await tasks.fetch_state(self.database, self.user_id)}"')
+        first: list[tasks.Task] = await anext(tasks.list_batches(self.database, self.user_id), [])
+        if len(first) < tasks.BATCH:
+            self.answer({"tasks": first})
+            return
+        # The state is read before any task that is sent: at worst an old tag names newer tasks, and fails next time.
+        self.set_header("ETag", f'W/"{await tasks.fetch_state(self.database, self.user_id)}"')
         self.set_header("Cache-Control", CACHE)
         if self.check_etag_header():
             self.set_status(304)
-            return None
-        piece = b'{"tasks":[' + encode(batch)[1:-1]
-        async for batch in batches:
-            await self.send_piece(piece)
-            piece = b"," + encode(batch)[1:-1]
-        self.finish(piece + b"]}")
-        return None
+            return
+        await self.send_piece(b'{"tasks":[')
+        if self.request.method == "HEAD":
+            return
+        separator = b""
+        async for batch in tasks.list_batches(self.database, self.user_id):
+            await self.send_piece(separator + encode(batch)[1:-1])
+            separator = b","
+        self.finish(b"]}")
 
     @Operation(body="{contract}/create_task.json", status=201, answer="task_answer.json", headers=("Location",))
     async def post(self) -> None:
@@ -83,8 +84,7 @@ class TaskListHandler(TaskHandler):
         try:
             task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
         except ForeignKeyViolated:
-            log.warning("token_rejected", reason="unknown_user", remote_ip=self.client_address)
-            raise Unauthorized from None
+            raise self.reject_token("unknown_user") from None
         self.set_header("Location", f"{self.request.path}/{task['id']}")
         self.answer({"task": task}, 201)
 
@@ -100,22 +100,21 @@ class TaskListHandler(TaskHandler):
         maximum = QUERY[name]
         # int() alone takes spaces, underscores and every script's digits.
         if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= maximum:
-            message = f"{name} must be a whole number from 1 to {maximum}"
-            raise ValidationFailed([{"field": name, "message": message}])
+            raise ValidationFailed([range_fault(name, maximum)])
         return int(values[-1])
 
 
 class TaskItemHandler(TaskHandler):
     """``/api/tasks/{id}``, ``/tasks/{id}``."""
 
-    @Operation(answer="task_answer.json", headers=("ETag",))
+    @Operation(answer="task_answer.json", headers=("ETag",), errors=OF_ONE_TASK)
     async def get(self, path_id: str) -> None:
         """Show a task."""
         self.answer({"task": await tasks.find(self.database, self.user_id, task_id(path_id))})
 
     head = get
 
-    @Operation(body="{contract}/update_task.json", answer="task_answer.json")
+    @Operation(body="{contract}/update_task.json", answer="task_answer.json", errors=OF_ONE_TASK)
     async def put(self, path_id: str) -> None:
         """Change what the body names of a task (FR-030 to FR-037)."""
         values = self.json_body()
@@ -123,7 +122,7 @@ class TaskItemHandler(TaskHandler):
             values["title"] = values["title"].strip()
         self.answer({"task": await tasks.change(self.database, self.user_id, task_id(path_id), values)})
 
-    @Operation(status=204)
+    @Operation(status=204, errors=OF_ONE_TASK)
     async def delete(self, path_id: str) -> None:
         """Delete a task for good (FR-038 to FR-042)."""
         await tasks.remove(self.database, self.user_id, task_id(path_id))

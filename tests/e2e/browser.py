@@ -1,0 +1,228 @@
+"""A real browser, and what stands between it and the server: a frontend's own site, and reverse proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import ssl
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from playwright.async_api import async_playwright
+from tornado.httpclient import HTTPRequest
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.web import Application, RequestHandler, StaticFileHandler
+
+from tests.client import Answer
+from tests.processes import PATIENCE_SECONDS, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+
+FRONTEND = Path(__file__).parent / "frontend"
+HOST = "todo.example"  # no local name, for which Swagger UI makes exceptions
+CLIENT = "203.0.113.7"  # whose browser it is, as the proxy says
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+
+@asynccontextmanager
+async def open_browser() -> AsyncIterator[Browser]:
+    """Start the machine's Chromium; it finds this machine and nobody else."""
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "Chromium is not installed"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def open_context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """Open what a person's browser keeps, empty."""
+    context = await browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    try:
+        yield context
+    finally:
+        await context.close()
+
+
+@asynccontextmanager
+async def listening(application: Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve an application on a free port."""
+    port = free_port()
+    server = HTTPServer(application, ssl_options=tls)
+    server.listen(port, "127.0.0.1")
+    try:
+        yield port
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[str]:
+    """Serve the frontend's files, from an origin of its own."""
+    application = Application([(r"/(.*)", StaticFileHandler, {"path": FRONTEND, "default_filename": "index.html"})])
+    async with listening(application) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+class Frontend:
+    """The frontend's page in a browser, with its functions."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    @classmethod
+    async def open(cls, context: BrowserContext, origin: str, api: str) -> Frontend:
+        page = await context.new_page()
+        await page.goto(f"{origin}/?api={api}")
+        return cls(page)
+
+    async def evaluate(self, function: str, *arguments: Any) -> Any:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._page.evaluate(f"values => {function}(...values)", arguments)
+
+    async def call(self, function: str, *arguments: Any) -> Answer:
+        """Return an answer as far as the page may read it."""
+        answer = await self.evaluate(function, *arguments)
+        return Answer(answer["status"], HTTPHeaders(answer["headers"]), answer["body"])
+
+
+class Docs:
+    """The documentation's page in a browser, with all that it asks for and complains of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", self._note_request)
+        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
+        page.on("console", self._note_message)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    @classmethod
+    async def open(cls, context: BrowserContext, base: str) -> Docs:
+        docs = cls(await context.new_page())
+        await docs.page.goto(f"{base}docs")
+        await docs.page.locator(".opblock").first.wait_for()
+        return docs
+
+    def _note_request(self, request: Request) -> None:
+        if urlsplit(request.url).scheme != "data":
+            self.requests.append(request.url)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    async def operations(self) -> set[tuple[str, str]]:
+        """Return the methods and paths that are shown."""
+        blocks = await self.page.locator(".opblock-summary").all()
+        return {
+            (
+                await block.locator(".opblock-summary-method").inner_text(),
+                (await block.locator(".opblock-summary-path").inner_text()).replace("\u200b", ""),
+            )
+            for block in blocks
+        }
+
+    async def execute(self, operation: str, body: dict[str, str] | None = None) -> tuple[int, Any]:
+        """Press an operation's Execute, and return the status and the body that are shown then."""
+        block = self.page.locator(f"[id$='-{operation}']")
+        if not await block.locator(".execute").is_visible():
+            await block.locator(".opblock-summary-control").click()
+        if body is not None:
+            await block.locator(".body-param__text").fill(json.dumps(body))
+        await block.locator(".execute").click()
+        answer = self.answer(operation).locator(".live-responses-table .response")
+        status = await answer.locator(".response-col_status").inner_text()
+        shown = await answer.locator(".highlight-code code").first.inner_text()
+        return int(status), json.loads(shown)
+
+    def answer(self, operation: str) -> Locator:
+        """Return where the page shows what it has sent and what came back."""
+        return self.page.locator(f"[id$='-{operation}'] .responses-inner > div").first
+
+    async def authorize(self, token: str) -> None:
+        """Paste a token into the dialog."""
+        await self.page.locator(".auth-wrapper .authorize").click()
+        dialog = self.page.locator(".dialog-ux")
+        await dialog.locator("input").fill(token)
+        await dialog.locator("button.authorize").click()
+        await dialog.locator("button.btn-done").click()
+
+
+class ProxyHandler(RequestHandler):
+    """Passes a request on, and says whose it was."""
+
+    def initialize(self, target: int) -> None:
+        self._target = target
+        self.SUPPORTED_METHODS = (self.request.method or "",)
+
+    def compute_etag(self) -> None:
+        return None
+
+    async def prepare(self) -> None:
+        headers = self.request.headers.copy()
+        headers["X-Forwarded-For"] = CLIENT
+        headers["X-Forwarded-Proto"] = self.request.protocol
+        query = f"?{self.request.query}" if self.request.query else ""
+        request = HTTPRequest(
+            f"http://127.0.0.1:{self._target}/{self.path_args[0]}{query}",
+            self.request.method or "",
+            headers,
+            self.request.body or None,
+            allow_nonstandard_methods=True,
+            follow_redirects=False,
+            decompress_response=False,
+            request_timeout=PATIENCE_SECONDS,
+        )
+        answer = await SimpleAsyncHTTPClient().fetch(request, raise_error=False)
+        self.clear()
+        self.clear_header("Server")
+        self.set_status(answer.code)
+        for name, value in answer.headers.get_all():
+            self.set_header(name, value)
+        await self.finish(answer.body or None)
+
+
+@asynccontextmanager
+async def proxy(target: int, prefix: str = "", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve the server at a port below a path, and nothing else; the path is cut off on the way."""
+    application = Application([(rf"/{prefix}(.*)", ProxyHandler, {"target": target})])
+    async with listening(application, tls) as port:
+        yield f"{'https' if tls else 'http'}://{HOST}:{port}/{prefix}"
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return the TLS of a server whose certificate nobody vouches for."""
+    openssl = shutil.which("openssl")
+    assert openssl is not None, "openssl is not installed"
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    options = f"-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 1 -subj /CN={HOST}"
+    command = [openssl, "req", *options.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
