@@ -21,7 +21,7 @@ test: .venv/test ## run every test, on SQLite and on PostgreSQL
 e2e: .venv/e2e ## test with a browser, generated clients and other strangers (needs Chromium and Node)
 	.venv/bin/python -m pytest tests/e2e $(ARGS)
 
-faults: .venv/test ## break the server's parts under load, and check what it promises
+faults: .venv/faults ## break the server's parts under load, and check what it promises
 	.venv/bin/python -m pytest tests/faults $(ARGS)
 
 check: .venv/check ## lint, check the format and the types
@@ -53,6 +53,10 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 .venv/e2e: .venv/test tests/e2e/install tests/e2e/node/package.json
 	$(PIP) --editable '.[test,e2e]'
 	sh tests/e2e/install
+	@touch $@
+
+.venv/faults: .venv/test tests/faults/install
+	sh tests/faults/install
 	@touch $@
 
 .venv/check: .venv/test

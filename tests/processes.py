@@ -48,6 +48,10 @@ class Process:
         self.stderr = ""
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         return self._process.returncode
 
@@ -145,9 +149,11 @@ async def client_of(port: int) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def serving(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[tuple[Process, Client]]:
-    """Start a server on a free port, and wait until it serves."""
-    port = free_port()
+async def serving(
+    folder: Path, environment: Mapping[str, str], port: int | None = None
+) -> AsyncIterator[tuple[Process, Client]]:
+    """Start a server on a port, a free one if none is named, and wait until it serves."""
+    port = port or free_port()
     environment = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
     async with started(*RUN, folder=folder, environment=environment) as process:
         await process.wait_for_port(port)

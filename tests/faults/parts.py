@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import tempfile
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +27,7 @@ class Postgres:
     """A PostgreSQL server on a TCP port, to be stopped and started at will; its data stays."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._programs = programs
         self._process: asyncio.subprocess.Process | None = None
         self.port = free_port()
@@ -37,31 +38,20 @@ class Postgres:
 
     async def start(self) -> None:
         """Start the server, and return when it answers."""
-        owner: dict[str, Any] = {}
-        if os.geteuid() == 0:  # as which PostgreSQL refuses to run
-            folder = self._folder.stat()
-            owner = {"user": folder.st_uid, "group": folder.st_gid, "extra_groups": []}
-        with (self._folder / "server.log").open("ab") as log:
+        with (self.folder / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 self._programs / "postgres",
-                *("-D", self._folder, "-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port)),
+                *("-D", self.folder, "-k", self.folder, "-h", "127.0.0.1", "-p", str(self.port)),
                 *("-c", "max_connections=200"),
-                cwd=self._folder,
+                cwd=self.folder,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                **owner,
+                **_owner(self.folder),
             )
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not self._answers():  # noqa: ASYNC110  # there is nothing to wait on in another process
+            while not _answers(self.url):  # noqa: ASYNC110  # there is nothing to wait on in another process
                 await asyncio.sleep(0.02)
-
-    def _answers(self) -> bool:
-        try:
-            psycopg2.connect(self.url, connect_timeout=2).close()
-        except psycopg2.OperationalError:
-            return False
-        return True
 
     async def stop(self) -> None:
         """Stop the server as a crash does: no goodbye to anybody, recovery at the next start."""
@@ -99,6 +89,22 @@ class Postgres:
                 process.send_signal(number)
 
 
+def _answers(url: str) -> bool:
+    try:
+        psycopg2.connect(url, connect_timeout=2).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def _owner(folder: Path) -> dict[str, Any]:
+    """Return the arguments that start a process as a folder's owner, if we are root, as which these servers refuse."""
+    if os.geteuid() != 0:
+        return {}
+    found = folder.stat()
+    return {"user": found.st_uid, "group": found.st_gid, "extra_groups": []}
+
+
 @asynccontextmanager
 async def postgres() -> AsyncIterator[Postgres]:
     """Make a PostgreSQL server with an empty database, and start it."""
@@ -111,6 +117,65 @@ async def postgres() -> AsyncIterator[Postgres]:
             yield server
         finally:
             await server.stop()
+
+
+class PgBouncer:
+    """A PgBouncer in transaction mode in front of every database of a PostgreSQL server, otherwise as it comes."""
+
+    def __init__(self, target: Postgres) -> None:
+        self._target = target
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @asynccontextmanager
+    async def running(self, connections: int) -> AsyncIterator[PgBouncer]:
+        """Start it, with so many connections to each database."""
+        settings = self._target.folder / "pgbouncer.ini"
+        settings.write_text(
+            f"""
+            [databases]
+            * = host=127.0.0.1 port={self._target.port} user=postgres
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {self.port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = {connections}
+            max_client_conn = 500
+            """
+        )
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, "PgBouncer is missing: sh tests/faults/install"
+        settings.chmod(0o644)
+        with (self._target.folder / "pgbouncer.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(program, settings), stdout=log, stderr=log, start_new_session=True, **_owner(self._target.folder)
+            )
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not _answers(self.url):
+                    assert process.returncode is None
+                    await asyncio.sleep(0.02)
+            yield self
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    def transactions(self) -> int:
+        """Return how many it has passed on."""
+        connection = psycopg2.connect(self.url.removesuffix("postgres") + "pgbouncer", connect_timeout=5)
+        connection.autocommit = True  # its console knows no transactions
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW TOTALS")
+                return int(dict(cursor.fetchall())["total_xact_count"])
+        finally:
+            connection.close()
 
 
 class Proxy:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.client import Person
 from tests.faults.load import Caller, Load
 from tests.faults.parts import Postgres, postgres
-from tests.processes import serving
+from tests.processes import free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 CLIENTS = 32
 TIMES = 5
+TERMINATING_SECONDS = 10.0
+TERMINATING_PERIOD_SECONDS = 0.2
+TERMINATE = """
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+UNAVAILABLE = {"error": "Service temporarily unavailable"}
+pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 def numbered_tasks() -> Callable[[], tuple[str, str, Any, str]]:
@@ -30,30 +40,90 @@ def numbered_tasks() -> Callable[[], tuple[str, str, Any, str]]:
     return request
 
 
-def assert_nothing_is_lost(server: Postgres, load: Load) -> tuple[int, int]:
+def start_creating(port: int, person: Person) -> Load:
+    """Let every client create tasks, one after the other."""
+    load = Load()
+    load.start([Caller(port, person.token) for _ in range(CLIENTS)], numbered_tasks(), limit=100_000)
+    return load
+
+
+def assert_nothing_is_lost(server: Postgres, load: Load) -> dict[str, int]:
     """Compare what was acknowledged with what is stored; return how many of each there are."""
-    stored = [str(title) for (title,) in server.execute("SELECT title FROM tasks")]
+    stored = [(str(task_id), str(title)) for task_id, title in server.execute("SELECT id::text, title FROM tasks")]
+    titles = {title for _, title in stored}
     sent = {outcome.name for outcome in load.outcomes}
-    acknowledged = {outcome.name for outcome in load.outcomes if outcome.status == 201}
-    assert len(stored) == len(set(stored)), "a task is stored twice"
+    created = [outcome for outcome in load.outcomes if outcome.status == 201]
+    acknowledged = {(outcome.json["task"]["id"], outcome.json["task"]["title"]) for outcome in created}
+    assert len(stored) == len(titles), "a task is stored twice"
     assert acknowledged <= set(stored), "an acknowledged task is lost"
-    assert set(stored) <= sent, "a task is stored that nobody sent"
-    return len(acknowledged), len(stored)
+    assert titles <= sent, "a task is stored that nobody sent"
+    refused = [outcome for outcome in load.outcomes if outcome.status not in (201, None)]
+    assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in refused)
+    unanswered = sum(outcome.status is None for outcome in load.outcomes)
+    return {
+        "sent": len(load.outcomes),
+        "acknowledged": len(acknowledged),
+        "refused": len(refused),
+        "unanswered": unanswered,
+        "stored": len(stored),
+    }
 
 
-@pytest.mark.usefixtures("io_loop")
+async def test_a_kill_of_the_server_loses_nothing_acknowledged(
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
+) -> None:
+    port = free_port()
+    async with postgres() as server:
+        settings = environment | {"DATABASE_URL": server.url}
+        async with serving(tmp_path, settings, port=port) as (process, client):
+            load = start_creating(port, await Person.register(client, "alice"))
+            await load.acknowledged(200)
+            process.send_signal(signal.SIGKILL)
+            assert await process.ended() == -signal.SIGKILL
+        for _ in range(TIMES - 1):
+            async with serving(tmp_path, settings, port=port) as (process, _):
+                await load.acknowledged(200)
+                process.send_signal(signal.SIGKILL)
+                assert await process.ended() == -signal.SIGKILL
+        async with serving(tmp_path, settings, port=port):
+            await load.acknowledged(200)
+            await load.stop()
+        figures = assert_nothing_is_lost(server, load)
+        assert figures["unanswered"] > 0
+        report(**figures)
+
+
 async def test_a_crash_of_postgresql_loses_nothing_acknowledged(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
 ) -> None:
     async with postgres() as server, serving(tmp_path, environment | {"DATABASE_URL": server.url}) as (_, client):
-        alice = await Person.register(client, "alice")
-        load = Load()
-        load.start([Caller(client.port, alice.token) for _ in range(CLIENTS)], numbered_tasks(), limit=100_000)
+        load = start_creating(client.port, await Person.register(client, "alice"))
         for _ in range(TIMES):
             await load.acknowledged(200)
             await server.stop()
             await server.start()
         await load.acknowledged(200)
         await load.stop()
-        acknowledged, stored = assert_nothing_is_lost(server, load)
-        report(sent=len(load.outcomes), acknowledged=acknowledged, stored=stored)
+        figures = assert_nothing_is_lost(server, load)
+        assert figures["unanswered"] == 0
+        report(**figures)
+
+
+async def test_connections_that_postgresql_ends_lose_nothing_acknowledged(
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
+) -> None:
+    async with postgres() as server, serving(tmp_path, environment | {"DATABASE_URL": server.url}) as (_, client):
+        load = start_creating(client.port, await Person.register(client, "alice"))
+        await load.acknowledged(200)
+        terminated = 0
+        for _ in range(round(TERMINATING_SECONDS / TERMINATING_PERIOD_SECONDS)):
+            ((ended,),) = server.execute(TERMINATE)
+            assert isinstance(ended, int)
+            terminated += ended
+            await asyncio.sleep(TERMINATING_PERIOD_SECONDS)
+        await load.acknowledged(200)
+        await load.stop()
+        figures = assert_nothing_is_lost(server, load)
+        assert figures["unanswered"] == 0
+        assert figures["acknowledged"] > figures["refused"]
+        report(connections_terminated=terminated, **figures)

@@ -1,0 +1,153 @@
+"""Promise 6: clients that dawdle, and clients that send rubbish, cost the others nothing that they would notice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from statistics import median
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from server.listener import BODY_SECONDS
+from tests.client import Person
+from tests.faults.hostile import body_head, connect, dawdle
+from tests.faults.load import Caller
+from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
+from tests.faults.parts import postgres
+from tests.faults.servers import Server, running
+from tests.processes import PROJECT, started
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from pathlib import Path
+
+SLOW_HEADERS = 500
+SLOW_BODIES = 100
+FEW = 50
+ROUNDS = 4
+TASKS = 20
+PATIENCE_SECONDS = 30
+SHORT_IDLE_SECONDS = 5
+# The server itself, with one constant changed: a hundred seconds are long for a test.
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    f"import runpy, sys, server.listener; server.listener.IDLE_SECONDS = {SHORT_IDLE_SECONDS}; "
+    "sys.argv = sys.argv[2:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+)
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+
+@asynccontextmanager
+async def hostile_crowd(server: Server, token: str, closed: dict[str, list[float]]) -> AsyncIterator[None]:
+    """Let everybody of them come, and let them go on."""
+    command = (sys.executable, "-m", "tests.faults.hostile", str(server.port), token)
+    async with started(*command, str(SLOW_HEADERS), str(SLOW_BODIES), folder=PROJECT, environment={}) as process:
+        await process.wait_for_text("ready")
+        yield
+        assert await process.stop() == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[1])
+    for name in closed:
+        closed[name] += result[name]
+    assert result["slow"] == 0
+
+
+def open_connections(server: Server) -> int:
+    """Return how many clients the server is connected to."""
+    found = psutil.Process(server.pid).net_connections("tcp4")
+    return sum(connection.status == "ESTABLISHED" and connection.laddr.port == server.port for connection in found)
+
+
+@pytest.mark.timeout(seconds=150)
+async def test_others_are_served_as_fast_as_ever(
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
+) -> None:
+    rounds: Rounds = []
+    closed: dict[str, list[float]] = {"million_headers": [], "rubbish": []}
+    async with postgres() as database, running(tmp_path, environment | {"DATABASE_URL": database.url}) as server:
+        alice, mallory = [await Person.register(server.client, name) for name in ("alice", "mallory")]
+        insert_tasks(database, alice.id, TASKS)
+        bystanders = Bystanders(server, alice.token)
+        await bystanders.measure()  # warm
+        before = server.memory()
+        for _ in range(ROUNDS):
+            quiet = await bystanders.measure()
+            async with hostile_crowd(server, mallory.token, closed):
+                rounds.append((quiet, await bystanders.measure()))
+        peak = server.peak_memory()
+        bystanders.close()
+        assert await server.process.stop() == 0
+        troubles = [event for event in server.events() if event["level"] in ("error", "critical")]
+
+    ratios = p99_ratios(rounds)
+    report(
+        list_p99_ratio=round(median(ratios), 2),
+        list_p99_ratios=[round(ratio, 2) for ratio in ratios],
+        list_ms=milliseconds(rounds, lambda period: period.lists),
+        health_ms=milliseconds(rounds, lambda period: period.health),
+        memory_before_mb=round(before),
+        memory_peak_mb=round(peak),
+        **{f"{name}_times": len(seconds) for name, seconds in closed.items()},
+        **{f"{name}_closed_ms": round(1000 * max(seconds)) for name, seconds in closed.items()},
+    )
+    assert median(ratios) < 2
+    assert peak - before < 50
+    assert min(map(len, closed.values())) > ROUNDS
+    assert max(map(max, closed.values())) < 5
+    assert not troubles
+
+
+async def seconds_until_closed(connections: Iterable[socket.socket], since: float) -> list[float]:
+    """Return when the server closed each connection."""
+    loop = asyncio.get_running_loop()
+
+    async def wait(connection: socket.socket) -> float:
+        with suppress(ConnectionError):
+            assert await loop.sock_recv(connection, 1) == b""
+        return time.perf_counter() - since
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await asyncio.gather(*map(wait, connections))
+
+
+async def test_the_slow_are_closed_however_steadily_they_send(
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
+) -> None:
+    async with (
+        postgres() as database,
+        running(tmp_path, environment | {"DATABASE_URL": database.url}, prefix=IMPATIENT) as server,
+    ):
+        mallory = await Person.register(server.client, "mallory")
+        since = time.perf_counter()
+        headers = [await connect(server.port) for _ in range(FEW)]
+        bodies = [await connect(server.port, body_head(mallory.token)) for _ in range(FEW)]
+        refused = [await connect(server.port, body_head("none")) for _ in range(FEW)]
+        dawdling = asyncio.create_task(dawdle(headers, bodies + refused))
+        assert {(await asyncio.get_running_loop().sock_recv(one, 65536))[:12] for one in refused} == {b"HTTP/1.1 401"}
+        seconds = [await seconds_until_closed(group, since) for group in (headers, bodies, refused)]
+        dawdling.cancel()
+        for connection in (*headers, *bodies, *refused):
+            connection.close()
+        await asyncio.gather(dawdling, return_exceptions=True)
+        server.client.close()
+        left = open_connections(server)
+        caller = Caller(server.port)
+        assert (await caller.call("GET", "/health")).status == 200
+        caller.close()
+        assert await server.process.stop() == 0
+        assert not server.events("request_cut")
+
+    names = ("header", "body", "refused_body")
+    report(**{f"{name}_closed_after": round(max(group), 1) for name, group in zip(names, seconds, strict=True)})
+    for group, limit in zip(seconds, (SHORT_IDLE_SECONDS, BODY_SECONDS, BODY_SECONDS), strict=True):
+        assert min(group) > limit - 1
+        assert max(group) < limit + 3
+    assert left == 0
