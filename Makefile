@@ -60,5 +60,5 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 	@touch $@
 
 .venv/check: .venv/test
-	$(PIP) --editable '.[test,check]'
+	$(PIP) --editable '.[test,e2e,check]'
 	@touch $@
