@@ -17,7 +17,6 @@ from tornado.web import Application
 from server.database import DatabaseUnavailable, open_database
 from server.encoding import encode
 from server.handlers.base import BaseHandler, NotFoundHandler
-from server.handlers.health import PING
 from server.handlers.streaming import UNANSWERED
 from server.listener import make_server
 from server.migrations import migrate
@@ -133,7 +132,7 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     announced = False
     while not stopping.is_set():
         try:
-            await database.session().fetch_one(PING, {})
+            await database.session().ping()
         except DatabaseUnavailable as error:
             if clock() > deadline:
                 raise StartError(f"the database does not answer: {error}") from None

@@ -36,11 +36,3 @@ class Services:
         self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)
         self.passwords = Passwords(self.config.bcrypt_rounds)
         self.rate_limiter = RateLimiter(self.config.auth_rate_limit, self.config.rate_limit_storage)
-
-    def enter(self, handler: StreamingHandler) -> None:
-        """Note a request whose head has arrived."""
-        self.in_flight.add(handler)
-
-    def leave(self, handler: StreamingHandler) -> None:
-        """Note a request whose answer is sent, or that has nobody to answer to."""
-        self.in_flight.discard(handler)

@@ -91,7 +91,7 @@ class BaseHandler(StreamingHandler):
 
     def enter(self) -> None:
         """Count the request as in flight, and name it in every log line."""
-        self.services.enter(self)
+        self.services.in_flight.add(self)
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
 
     def check_request(self) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import literal, select
-
 from server.database import DatabaseUnavailable
 from server.errors import NotReady
 from server.handlers.base import BaseHandler
 from server.operations import Operation
 
 READY_SECONDS = 2.0
-PING = select(literal(1))
 
 
 class HealthHandler(BaseHandler):
@@ -37,7 +34,7 @@ class ReadyHandler(BaseHandler):
         if self.services.draining:
             raise NotReady
         try:
-            await self.services.database.session(READY_SECONDS).fetch_one(PING, {})
+            await self.services.database.session(READY_SECONDS).ping()
         except DatabaseUnavailable:
             raise NotReady from None
         self.answer({"status": "ready"})

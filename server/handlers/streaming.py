@@ -71,7 +71,7 @@ class StreamingHandler(RequestHandler):
             try:
                 sent = super().finish(chunk)
             except BaseException:
-                self.services.leave(self)
+                self.services.in_flight.discard(self)
                 raise
         elif self._answered_early:
             return body_arrived
@@ -85,7 +85,7 @@ class StreamingHandler(RequestHandler):
             if self._status_code != 204:
                 self.set_header("Content-Length", sum(map(len, self._write_buffer)))
             sent = self.flush()
-        sent.add_done_callback(lambda _: self.services.leave(self))
+        sent.add_done_callback(lambda _: self.services.in_flight.discard(self))
         return sent
 
     async def send_piece(self, piece: bytes) -> None:
@@ -118,5 +118,5 @@ class StreamingHandler(RequestHandler):
         if not (self.request._body_future.done() or self._answered_early or self._finished):
             self.set_status(UNANSWERED)
             self._log()
-            self.services.leave(self)
+            self.services.in_flight.discard(self)
         super().on_connection_close()
