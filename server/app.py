@@ -9,13 +9,13 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
+import orjson
 import structlog
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import Application
 
 from server.database import DatabaseUnavailable, open_database
-from server.encoding import encode
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.streaming import UNANSWERED
 from server.listener import make_server
@@ -49,7 +49,7 @@ def make_app(services: Services) -> Application:
         [route.url_spec() for route in ROUTES],
         default_handler_class=NotFoundHandler,
         log_function=log_request,
-        openapi=encode(build(ROUTES, services.config)),
+        openapi=orjson.dumps(build(ROUTES, services.config)),
         services=services,
     )
 

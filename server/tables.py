@@ -30,7 +30,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Time(TypeDecorator[datetime]):
+def format_time(moment: datetime) -> str:
+    """Return a moment as statements and answers have it: UTC in ISO 8601, microseconds, a final ``Z`` (FR-055)."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+class Time(TypeDecorator[str]):
     """A moment: ``timestamptz`` on PostgreSQL, whole microseconds since 1970 on SQLite, which knows no such type."""
 
     impl = DateTime(timezone=True)
@@ -40,13 +45,15 @@ class Time(TypeDecorator[datetime]):
         """Return the type of the column."""
         return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else DateTime(timezone=True))
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Turn a moment into what the driver takes."""
-        return value if value is None or dialect.name != "sqlite" else (value - _EPOCH) // _MICROSECOND
+        if value is None or dialect.name != "sqlite":
+            return value
+        return (datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Turn what the driver gives into a moment."""
-        return value if value is None or dialect.name != "sqlite" else _EPOCH + value * _MICROSECOND
+        return value if value is None or dialect.name != "sqlite" else format_time(_EPOCH + value * _MICROSECOND)
 
 
 class Span(TypeDecorator[timedelta]):

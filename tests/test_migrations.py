@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from server.config import SQLITE_PREFIX
 from server.migrations import alembic_config, migrate
-from server.tables import metadata, users
+from server.tables import format_time, metadata, users
 from tests.client import PATHS
 from tests.conftest import ORIGIN, SECRET
 from tests.processes import PROJECT, RUN, finished
@@ -174,5 +174,5 @@ async def test_deleting_a_user_deletes_its_tasks(services: Services, alice: Pers
 
 def add_user(connection: Connection, email: str) -> None:
     """Insert a user."""
-    values = {"id": str(uuid4()), "email": email, "password_hash": "", "created_at": datetime.now(UTC)}
+    values = {"id": str(uuid4()), "email": email, "password_hash": "", "created_at": format_time(datetime.now(UTC))}
     connection.execute(insert(users), values)

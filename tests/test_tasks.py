@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import func, select
+
+from server.config import SQLITE_PREFIX
+from tests.client import PATHS
 
 if TYPE_CHECKING:
+    from server.services import Services
     from tests.client import Client, Paths, Person
 
 TITLE_LIMITS = {"todo": 255, "tasks": 100}
@@ -32,6 +37,25 @@ async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, 
         "created_at": task["created_at"],
         "updated_at": task["created_at"],
     }
+
+
+@pytest.mark.parametrize("time_zone", ["UTC", "Asia/Kolkata"])
+@pytest.mark.parametrize("microsecond", [0, 1, 120_000, 999_999])
+async def test_times_are_utc_with_microseconds_whatever_the_clock_and_the_database_show(
+    alice: Person, services: Services, monkeypatch: pytest.MonkeyPatch, time_zone: str, microsecond: int
+) -> None:
+    class StoppedClock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2026, 2, 28, 23, 59, 59, microsecond, tzinfo=tz)
+
+    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    if not services.config.database_url.startswith(SQLITE_PREFIX):
+        await services.database.session().fetch_all(select(func.set_config("TimeZone", time_zone, False)), {})
+    task = await alice.create(PATHS[0])
+    expected = f"2026-02-28T23:59:59.{microsecond:06}Z"
+    assert (task["created_at"], task["updated_at"]) == (expected, expected)
+    assert await alice.list(PATHS[0]) == [task]
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,41 @@ import asyncio
 import math
 import socket
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import aiopg
 import psycopg2
+from psycopg2 import extensions
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.dialects import postgresql
 
 from server.database import KEEPALIVE, DatabaseUnavailable, ForeignKeyViolated, StatementFailed, UniqueViolated
+from server.tables import format_time
 
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Mapping
 
+    from aiopg import Cursor
     from sqlalchemy import Executable
 
     from server.database import Row
 
 IDLE_SECONDS = 240  # below the five minutes after which serverless PostgreSQL and many a firewall let go
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+
+
+def _read_time(text: str | None, _cursor: object) -> str | None:
+    if text is None:
+        return None
+    if text.endswith("+00") and len(text) == _UTC_LENGTH:  # nine of ten, in a session whose time zone is UTC
+        return f"{text[:10]}T{text[11:26]}Z"
+    return format_time(datetime.fromisoformat(text))
+
+
+_UTC_LENGTH = len("2026-01-01 00:00:00.000001+00")
+_TIME = extensions.new_type(extensions.PYDATETIMETZ.values, "TIME", _read_time)
 
 
 class Connection(aiopg.Connection):
@@ -79,7 +95,7 @@ class PostgresDriver:
     def __init__(self, url: str, timeout: float) -> None:
         self._timeout = timeout
         self._parameters = KEEPALIVE | parse_dsn(url) | {"client_encoding": "utf8"}
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Cursor, float]] = []  # each with when it was last used
         self._compiled: dict[Executable, tuple[str, dict[str, Any]]] = {}
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
@@ -89,10 +105,11 @@ class PostgresDriver:
             UniqueViolated, ForeignKeyViolated, StatementFailed, DatabaseUnavailable: see ``server.database``.
         """
         text, defaults = self._compile(statement)
-        connection = self._pop_idle() or await self._connect()
-        started = asyncio.get_running_loop().time()
+        cursor = self._pop_idle() or await self._connect()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         try:
-            return await self._run(connection, text, {**defaults, **parameters})
+            return await self._run(cursor, text, {**defaults, **parameters})
         except psycopg2.errors.UniqueViolation as error:
             raise UniqueViolated(str(error)) from None
         except psycopg2.errors.ForeignKeyViolation as error:
@@ -102,11 +119,11 @@ class PostgresDriver:
         except psycopg2.Error as error:
             raise StatementFailed(f"{error.pgcode}: {error.diag.message_primary}") from None
         finally:
-            if connection.closed or connection.isexecuting():
-                connection.close()
+            if cursor.connection.closed or cursor.connection.isexecuting():
+                cursor.connection.close()
                 self._close_idle(started)
             else:
-                self._idle.append(connection)
+                self._idle.append((cursor, clock()))
 
     async def close(self) -> None:
         """Close the idle connections; one in use is closed by whoever uses it."""
@@ -119,36 +136,36 @@ class PostgresDriver:
             self._compiled[statement] = (str(compiled), dict(compiled.params))
         return self._compiled[statement]
 
-    def _pop_idle(self) -> Connection | None:
+    def _pop_idle(self) -> Cursor | None:
         oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed and connection.last_usage > oldest:
-                return connection
-            connection.close()
+            cursor, used = self._idle.pop()
+            if not cursor.connection.closed and used > oldest:
+                return cursor
+            cursor.connection.close()
         return None
 
     def _close_idle(self, unused_since: float) -> None:
         """Close what was not used since a moment: when one is lost, only those used later are known to live."""
-        for connection in self._idle:
-            if connection.last_usage < unused_since:
-                connection.close()
+        for cursor, used in self._idle:
+            if used < unused_since:
+                cursor.connection.close()
 
-    async def _run(self, connection: Connection, text: str, parameters: dict[str, Any]) -> list[Row]:
+    @staticmethod
+    async def _run(cursor: Cursor, text: str, parameters: dict[str, Any]) -> list[Row]:
         try:
-            async with connection.cursor() as cursor:
-                await cursor.execute(text, parameters)
-                rows: list[Row] = await cursor.fetchall()
-                return rows
+            await cursor.execute(text, parameters)
         except asyncio.CancelledError as error:
             # aiopg reports a statement that the server cancelled as if this task had been.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise DatabaseUnavailable("the server cancelled the statement") from error
+        rows: list[Row] = await cursor.fetchall()
+        return rows
 
-    async def _connect(self) -> Connection:
-        """Return a new connection to the first address that answers.
+    async def _connect(self) -> Cursor:
+        """Return the cursor of a new connection to the first address that answers.
 
         libpq's own search goes through several addresses only where it may block, and resolves names blocking.
 
@@ -165,7 +182,7 @@ class PostgresDriver:
                 failures.append(str(error).strip() or "no answer in time")
         raise DatabaseUnavailable("; ".join(failures))
 
-    async def _connect_to(self, address: dict[str, str]) -> Connection:
+    async def _connect_to(self, address: dict[str, str]) -> Cursor:
         # No timeout of aiopg's: whoever asks has one for everything.
         connection = Connection(
             None,
@@ -176,7 +193,8 @@ class PostgresDriver:
             **self._parameters | address,
         )
         await connection
-        return connection
+        extensions.register_type(_TIME, connection.raw)
+        return await connection.cursor()
 
     async def _resolve(self) -> list[dict[str, str]]:
         """Return the parameters that name each address of the server.

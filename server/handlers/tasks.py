@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+import orjson
 from tornado.web import RequestHandler
 
 from server.database import ForeignKeyViolated
-from server.encoding import encode
 from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.operations import Operation, range_fault
@@ -73,7 +73,7 @@ class TaskListHandler(TaskHandler):
             return
         separator = b""
         async for batch in tasks.list_batches(self.database, self.user_id):
-            await self.send_piece(separator + encode(batch)[1:-1])
+            await self.send_piece(separator + orjson.dumps(batch)[1:-1])
             separator = b","
         self.finish(b"]}")
 

@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, bindparam, case, delete, func, insert, literal, 
 from sqlalchemy.types import NullType
 
 from server.errors import AccessDenied, TaskNotFound
-from server.tables import Span, Time, tasks
+from server.tables import Span, Time, format_time, tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ async def create(database: Session, owner: str, title: str, description: str | N
     Raises:
         ForeignKeyViolated: if the owner is no user.
     """
-    now = datetime.now(UTC)
+    now = format_time(datetime.now(UTC))
     row = await database.fetch_one(
         _insert,
         {
@@ -159,7 +159,7 @@ async def change(database: Session, owner: str, task_id: str, values: dict[str, 
         {
             "owner": owner,
             "task_id": task_id,
-            "now": datetime.now(UTC),
+            "now": format_time(datetime.now(UTC)),
             "new_title": values.get("title"),
             "sets_description": "description" in values,
             "new_description": values.get("description"),

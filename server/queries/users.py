@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import bindparam, func, insert, select
 
-from server.tables import users
+from server.tables import format_time, users
 
 if TYPE_CHECKING:
     from server.database import Session
@@ -34,7 +34,7 @@ async def create(database: Session, email: str, password_hash: str) -> User:
         UniqueViolated: if the email, in any case, is taken.
     """
     user = User(str(uuid4()), email, password_hash)
-    await database.fetch_one(_insert, {**user._asdict(), "created_at": datetime.now(UTC)})
+    await database.fetch_one(_insert, {**user._asdict(), "created_at": format_time(datetime.now(UTC))})
     return user
 
 
