@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import reduce
 from itertools import chain
+from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import email_validator
-from jsonschema import Draft202012Validator, FormatChecker
-from referencing import Registry
+from jsonschema_rs import Draft202012Validator, ValidationErrorKind
 
 if TYPE_CHECKING:
-    from jsonschema import ValidationError
+    from jsonschema_rs import ValidationError
 
 SCHEMA_FOLDER = Path(__file__).parent.parent / "schemas"
 EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 PASSWORD_BYTES = 72  # bcrypt reads no further
-DEPTH = 500  # arrays and objects within each other
+DEPTH = 200  # arrays and objects within each other; jsonschema-rs follows 255
 NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
 
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a pair
@@ -32,25 +33,27 @@ _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a p
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
-def normalise_email(value: object) -> str:
+def normalise_email(email: str) -> str:
     """Return the email as accounts keep it: local part as typed, domain in lower case (RFC 5321 section 2.4).
 
     Raises:
         email_validator.EmailNotValidError: for what is no address in RFC 5322's syntax, its local part in ASCII.
     """
-    email = str(value)
     if len(email) > EMAIL_LENGTH:  # before the library looks at a megabyte
         raise email_validator.EmailSyntaxError("too long")
     return email_validator.validate_email(email, check_deliverability=False, allow_smtputf8=False).normalized
 
 
-def _fits_bcrypt(value: object) -> bool:
-    return len(str(value).encode()) <= PASSWORD_BYTES
+def _is_email(value: str) -> bool:
+    try:
+        normalise_email(value)
+    except email_validator.EmailNotValidError:
+        return False
+    return True
 
 
-format_checker = FormatChecker(formats=())
-format_checker.checks("email", raises=email_validator.EmailNotValidError)(normalise_email)
-format_checker.checks("password")(_fits_bcrypt)
+def _fits_bcrypt(value: str) -> bool:
+    return len(value.encode()) <= PASSWORD_BYTES
 
 
 def _read_schemas() -> dict[str, dict[str, Any]]:
@@ -59,7 +62,6 @@ def _read_schemas() -> dict[str, dict[str, Any]]:
 
 
 SCHEMAS = _read_schemas()
-REGISTRY: Registry[Any] = Registry().with_contents((schema["$id"], schema) for schema in SCHEMAS.values())
 
 
 class Schema:
@@ -70,26 +72,30 @@ class Schema:
     """
 
     def __init__(self, name: str) -> None:
-        Draft202012Validator.check_schema(SCHEMAS[name])
-        self._validator = Draft202012Validator(SCHEMAS[name], registry=REGISTRY, format_checker=format_checker)
-        self._fields = list(SCHEMAS[name].get("properties", ()))
+        self._schema = SCHEMAS[name]
+        self._validator = Draft202012Validator(
+            self._schema, validate_formats=True, formats={"email": _is_email, "password": _fits_bcrypt}
+        )
+        self._fields = list(self._schema.get("properties", ()))
 
     def problems(self, value: Any) -> list[dict[str, str]]:
         """Return what is wrong with a value: ``{"field", "message"}`` for each field, in the schema's order."""
         found: dict[str, str] = {}
         for error in self._validator.iter_errors(value):
-            for field, message in self._explain(error):
-                found.setdefault(field, message)
+            field, message = self._explain(error)
+            found.setdefault(field, message)
         order = sorted(found, key=lambda field: self._fields.index(field) if field in self._fields else -1)
         return [{"field": field, "message": found[field]} for field in order]
 
-    @staticmethod
-    def _explain(error: ValidationError) -> list[tuple[str, str]]:
-        messages = error.schema["errorMessage"]
-        if error.validator == "required":
-            return [(name, messages["required"][name]) for name in error.validator_value if name not in error.instance]
-        keyword = "null" if error.instance is None and "null" in messages else error.validator
-        return [(".".join(map(str, error.absolute_path)), messages[keyword])]
+    def _explain(self, error: ValidationError) -> tuple[str, str]:
+        """Return the field and the message of an error, out of the part of the schema that it breaks."""
+        *place, keyword = error.schema_path
+        messages = reduce(getitem, place, cast("Any", self._schema))["errorMessage"]
+        if isinstance(error.kind, ValidationErrorKind.Required):
+            return error.kind.property, messages["required"][error.kind.property]
+        if error.instance is None and "null" in messages:
+            keyword = "null"
+        return ".".join(map(str, error.instance_path)), messages[keyword]
 
 
 # Every request's body; answers are ours, and the tests' matter.

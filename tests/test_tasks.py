@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.client import Client, Paths, Person
 
 TITLE_LIMITS = {"todo": 255, "tasks": 100}
+WHITESPACE = "".join(letter for letter in map(chr, range(sys.maxunicode)) if letter.isspace())
 DESCRIPTION_LIMITS = {"todo": 1000, "tasks": 500}
 
 
@@ -80,14 +82,16 @@ async def test_a_title_is_stored_trimmed(alice: Person, paths: Paths) -> None:
     assert (await alice.create(paths, "\u2003 Buy milk\t\n"))["title"] == "Buy milk"
 
 
-@pytest.mark.parametrize("body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"description": "x"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"title": WHITESPACE}, {"description": "x"}]
+)
 async def test_a_task_needs_a_title(alice: Person, paths: Paths, body: dict[str, Any]) -> None:
     answer = await alice.request("POST", paths.tasks, body)
     assert (answer.status, answer.error) == (400, "Title is required")
     assert answer.body["details"] == [{"field": "title", "message": "Title is required"}]
 
 
-@pytest.mark.parametrize("title", [None, "", " \u00a0\n"])
+@pytest.mark.parametrize("title", [None, "", " \u00a0\n", WHITESPACE])
 async def test_a_title_cannot_be_taken_away(alice: Person, paths: Paths, title: str | None) -> None:
     task = await alice.create(paths)
     answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": title})
