@@ -1,23 +1,20 @@
-"""What all handlers share: the order of checks, JSON in and out, every answer's headers, the one renderer of errors."""
+"""What all handlers share: the order of checks, JSON in and out, the one renderer of errors."""
 
 from __future__ import annotations
 
 import re
-import time
-from functools import cache, cached_property, lru_cache
-from random import getrandbits
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 import orjson
 import structlog
-from tornado.httputil import HTTPHeaders, format_timestamp
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
 from server import errors
 from server.database import DatabaseBusy, DatabaseUnavailable, Session
-from server.forwarded import came_over_http, client_address
+from server.forwarded import came_over_http, client_address, request_id
+from server.handlers.headers import answer_headers, preflight_headers
 from server.handlers.streaming import StreamingHandler
 from server.operations import schema_name
 from server.tokens import TokenRejected
@@ -30,26 +27,8 @@ if TYPE_CHECKING:
     from server.contracts import Contract
     from server.operations import Operation
 
-CORS_METHODS = "GET, POST, PUT, DELETE, OPTIONS"
-CORS_HEADERS = "Authorization, Content-Type"
-CORS_EXPOSED = "Link, Location, Retry-After, X-Request-ID, ETag"
-CORS_SECONDS = "7200"  # the longest that a browser keeps the answer to a preflight request
-HSTS = "max-age=31536000"
-DEFAULT_HEADERS = {
-    "Content-Type": "application/json",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Vary": "Origin",
-}
-
 log = structlog.get_logger()
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return format_timestamp(second)
 
 
 class BaseHandler(StreamingHandler):
@@ -83,10 +62,7 @@ class BaseHandler(StreamingHandler):
     @cached_property
     def request_id(self) -> str:
         """The caller's request id if it is a plain one, else a new one."""
-        given = self.request.headers.get("X-Request-ID", "")
-        return (
-            given if _REQUEST_ID.fullmatch(given) else str(UUID(int=getrandbits(128), version=4))
-        )  # a name, no secret
+        return request_id(self.request)
 
     @classmethod
     @cache
@@ -146,35 +122,17 @@ class BaseHandler(StreamingHandler):
         """Answer a preflight request (FR-057 to FR-059)."""
         self.set_status(204)
         self.set_header("Allow", self.allowed_methods())
-        if self.request.headers.get("Origin") in (None, *self.services.config.frontend_url):
-            self.set_header("Access-Control-Allow-Methods", CORS_METHODS)
-            self.set_header("Access-Control-Allow-Headers", CORS_HEADERS)
-            self.set_header("Access-Control-Max-Age", CORS_SECONDS)
+        for name, value in preflight_headers(self.request, self.services.config).items():
+            self.set_header(name, value)
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Answer with a JSON body."""
         self.set_status(status)
         self.finish(orjson.dumps(value))
 
-    # Headers of every answer.
-
     def clear(self) -> None:
-        """Begin an answer with what every one carries, errors included (Tornado calls this again before an error's).
-
-        In place of Tornado's own, which puts the time of day and headers that nobody wants together each time.
-        """
-        self._headers = HTTPHeaders()
-        for name, value in DEFAULT_HEADERS.items():
-            self._headers[name] = value
-        self._headers["Date"] = _date(int(time.time()))
-        self._headers["X-Request-ID"] = self.request_id
-        config = self.services.config
-        origin = self.request.headers.get("Origin")
-        if origin in config.frontend_url:
-            self.set_header("Access-Control-Allow-Origin", origin)
-            self.set_header("Access-Control-Expose-Headers", CORS_EXPOSED)
-        if config.require_https and not came_over_http(self.request, config.trusted_proxy_hops):
-            self.set_header("Strict-Transport-Security", HSTS)
+        """Begin an answer with what every one carries, errors included (Tornado calls this again before an error's)."""
+        self._headers = answer_headers(self.request, self.services.config, self.request_id)
         self._write_buffer = []
         self.set_status(200)
 
