@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test e2e faults check lock schema
+.PHONY: help run test e2e faults bench check lock schema
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ e2e: .venv/e2e ## test with a browser, generated clients and other strangers (ne
 
 faults: .venv/faults ## break the server's parts under load, and check what it promises
 	.venv/bin/python -m pytest tests/faults $(ARGS)
+
+bench: .venv/bench ## measure beside peers and floors, and write docs/performance.md; QUICK=1 only sees that it works
+	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
 check: .venv/check ## lint, check the format and the types
 	.venv/bin/ruff check
@@ -57,6 +60,11 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 
 .venv/faults: .venv/test tests/faults/install
 	sh tests/faults/install
+	@touch $@
+
+.venv/bench: .venv/test benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package-lock.json
+	$(PIP) --editable '.[test,bench]'
+	sh benchmarks/install
 	@touch $@
 
 .venv/check: .venv/test

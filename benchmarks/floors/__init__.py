@@ -1,0 +1,1 @@
+"""What a request cannot cost less than, with these parts."""

@@ -1,0 +1,101 @@
+"""The machine: its cores, how fast one is right now, and what is installed on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from benchmarks.contestants import PEERS, PEERS_PYTHON
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE = {CORES[0]}
+OTHER_CORE = {CORES[1] if len(CORES) > 1 else CORES[0]}
+PACE_STEPS = 450_000  # some 7 ms, three times
+OURS = ("tornado", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema-rs", "bcrypt")
+THEIRS = (
+    "fastapi",
+    "sqlmodel",
+    "flask",
+    "sqlalchemy",
+    "gunicorn",
+    "blacksheep",
+    "asyncpg",
+    "uvicorn",
+    "uvloop",
+    "pyjwt",
+)
+
+
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Run this thread, and what it starts, on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pace() -> float:
+    """Return how many seconds a fixed loop takes on the server's core: the best of three, for what disturbs but one."""
+    with on(SERVER_CORE):
+        return min(_loop() for _ in range(3))
+
+
+def _loop() -> float:
+    started = time.perf_counter()
+    for _ in range(PACE_STEPS):
+        pass
+    return time.perf_counter() - started
+
+
+def describe() -> dict[str, str]:
+    """Return what this machine is."""
+    models = [line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "cores": str(len(CORES)),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": platform.freedesktop_os_release()["PRETTY_NAME"],
+    }
+
+
+def versions(postgresql: str) -> dict[str, str]:
+    """Return the versions of what took part, by side."""
+    ours = ", ".join(f"{name} {version(name)}" for name in OURS)
+    return {
+        "PostgreSQL": postgresql,
+        "Python": platform.python_version(),
+        "wrk": _output("wrk", "--version").split()[1],
+        "this server": ours,
+        "Python peers": _peers_packages(),
+        "Node": f"{_output('node', '--version').strip()}, {_node_packages()}",
+    }
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return done.stdout or "missing"
+
+
+def _peers_packages() -> str:
+    code = f"from importlib.metadata import version as v; print(', '.join(n + ' ' + v(n) for n in {THEIRS}))"
+    return _output(str(PEERS_PYTHON), "-c", code).strip()
+
+
+def _node_packages() -> str:
+    package = json.loads((PEERS / "fastify" / "package.json").read_text("utf-8"))
+    return ", ".join(f"{name} {number}" for name, number in package["dependencies"].items())

@@ -1,0 +1,30 @@
+-- wrk's script: sends the requests of one operation in turn, and prints what came of them as a line of JSON.
+-- Arguments: method, token, file with one path a line, body (may be empty).
+local requests, turn = {}, 0
+
+function init(arguments)
+  local method, token, paths, body = arguments[1], arguments[2], arguments[3], arguments[4]
+  local headers = { ["Authorization"] = "Bearer " .. token }
+  if body ~= "" then
+    headers["Content-Type"] = "application/json"
+  else
+    body = nil
+  end
+  for path in io.lines(paths) do
+    requests[#requests + 1] = wrk.format(method, path, headers, body)
+  end
+end
+
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests": %d, "seconds": %f, "p50": %f, "p99": %f, "errors": %d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  ))
+end
