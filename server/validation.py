@@ -116,13 +116,7 @@ def parse_json(body: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("Starts with a byte order mark")
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+        value = _decoder.decode(text)
         if _SURROGATE.search(text) or text.count("[") + text.count("{") > DEPTH:
             _check(value, DEPTH)
     except RecursionError:
@@ -151,6 +145,11 @@ def _finite(digits: str) -> float:
     if len(digits) > NUMBER_LENGTH or not math.isfinite(number := float(digits)):
         raise ValueError("A number is too large or too long")
     return number
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
+)
 
 
 def _check(value: Any, depth: int) -> None:
