@@ -1,4 +1,4 @@
-"""Registering and logging in, through both contracts on both databases (FR-007 to FR-017; TM 5 to 12)."""
+"""Registering and logging in, through both contracts on both databases (FR-007 to FR-017; TM-F1 to TM-F4)."""
 
 from __future__ import annotations
 

@@ -7,8 +7,12 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import bindparam, update
+
+from server.tables import tasks
 
 if TYPE_CHECKING:
+    from server.services import Services
     from tests.client import Paths, Person
 
 ROUNDS = 15
@@ -39,6 +43,20 @@ async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
     await asyncio.gather(*(work(person, stranger, paths, shared, chance) for person, stranger in people))
     for person in (alice, bob):
         assert {task["title"] for task in await person.list(paths)} <= {person.id}
+
+
+async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(
+    alice: Person, bob: Person, services: Services, paths: Paths
+) -> None:
+    task = await alice.create(paths)
+    statement = update(tasks).where(tasks.c.id == bindparam("task_id")).values(user_id=bindparam("owner"))
+    given = {"task_id": task["id"], "owner": bob.id}
+    assert await services.database.session().fetch_all(statement.returning(tasks.c.user_id), given) == [(bob.id,)]
+    item = f"{paths.tasks}/{task['id']}"
+    for method, body in (("GET", ...), ("PUT", {"title": "x"}), ("DELETE", ...)):
+        assert (await alice.request(method, item, body)).status == 403
+    assert await alice.list(paths) == []
+    assert await bob.list(paths) == [{**task, "user_id": bob.id}]
 
 
 @pytest.mark.parametrize("name", ["user_id", "owner", "user"])

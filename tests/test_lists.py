@@ -1,4 +1,4 @@
-"""Lists of tasks: order, pages and their links, and what a browser may keep (FR-018 to FR-022; TM 13)."""
+"""Lists of tasks: order, pages and their links, and what a browser may keep (FR-018 to FR-022; TM-F9, TM-F17)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema: what the migrations make, that every account of it agrees, and many processes making it at once."""
+"""The schema: what the migrations make, that every account of it agrees, many making it at once (FR-044 to FR-047)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ if TYPE_CHECKING:
     from tests.client import Person
 
 PROCESSES = 4
+COLUMNS = {
+    "users.id": "uuid NO",
+    "users.email": "character varying 254 NO",
+    "users.password_hash": "text NO",
+    "users.created_at": "timestamp with time zone NO",
+    "tasks.id": "uuid NO",
+    "tasks.user_id": "uuid NO",
+    "tasks.title": "character varying 255 NO",
+    "tasks.description": "text YES",
+    "tasks.completed": "boolean NO false",
+    "tasks.created_at": "timestamp with time zone NO",
+    "tasks.updated_at": "timestamp with time zone NO",
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -65,13 +78,24 @@ def schema(connection: Connection) -> dict[str, Any]:
         rows = connection.execute(
             text("""
                 SELECT indexname AS name, indexdef AS definition FROM pg_indexes WHERE schemaname = 'public'
-                UNION SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
+                UNION SELECT table_name || '.' || column_name,
+                        concat_ws(' ', data_type, character_maximum_length, is_nullable, column_default)
                     FROM information_schema.columns WHERE table_schema = 'public'
                 UNION SELECT 'constraint ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
                     WHERE connamespace = 'public'::regnamespace
             """)
         )
     return {row.name: row.definition for row in rows}
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_users_and_tasks_have_the_columns_of_the_specification(empty_url: str, engine: Engine) -> None:
+    migrate(empty_url)
+    with engine.connect() as connection:
+        definitions = schema(connection)
+    columns = {name: definition for name, definition in definitions.items() if name.startswith(("users.", "tasks."))}
+    assert columns == COLUMNS
+    assert definitions["constraint users_pkey"] == definitions["constraint tasks_pkey"] == "PRIMARY KEY (id)"
 
 
 def test_the_migrations_make_the_tables(empty_url: str, engine: Engine) -> None:

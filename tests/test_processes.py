@@ -1,4 +1,4 @@
-"""The life of a real process: settings, start, waiting for a database, draining, end (FR-060 to FR-065)."""
+"""The life of a real process: settings, start, waiting for a database, draining, end (FR-060 to FR-062, SC-007)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import closing
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,13 @@ async def test_an_unknown_command_is_answered_with_the_usage(tmp_path: Path) -> 
 
 
 # Start
+
+
+async def test_a_server_is_ready_within_ten_seconds(settings: dict[str, str], tmp_path: Path) -> None:
+    started_at = time.monotonic()
+    async with serving(tmp_path, settings) as (_, client):
+        assert (await client.request("GET", "/health/ready")).status == 200
+        assert time.monotonic() - started_at < 10
 
 
 async def test_data_outlives_the_process(settings: dict[str, str], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Tasks, through both contracts on both databases (FR-018 to FR-042; TM 13 to 17)."""
+"""Tasks, through both contracts on both databases (FR-018 to FR-042; TM-T13 to TM-T17)."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -173,9 +174,11 @@ async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> No
 )
 async def test_an_update_changes_only_what_it_names(alice: Person, paths: Paths, change: dict[str, Any]) -> None:
     task = await alice.create(paths, "Old", description="Old")
+    before = datetime.now(UTC)
     answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", change)
     assert answer.status == 200
     updated = answer.body["task"]
+    assert before <= datetime.fromisoformat(updated["updated_at"]) <= datetime.now(UTC)
     known = {name: value for name, value in change.items() if name in ("title", "description", "completed")}
     if "title" in known:
         known["title"] = "New"
@@ -204,6 +207,17 @@ async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
     answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {})
     moved = datetime.fromisoformat(answer.body["task"]["updated_at"]) - datetime.fromisoformat(task["updated_at"])
     assert moved == timedelta(microseconds=1)
+
+
+async def test_of_many_updates_at_once_none_is_refused_and_the_last_one_wins(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    answers = await asyncio.gather(
+        *(alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": x, "description": x}) for x in "abcdefgh")
+    )
+    assert [(answer.status, answer.body["task"]["title"]) for answer in answers] == [(200, x) for x in "abcdefgh"]
+    last = max((answer.body["task"] for answer in answers), key=lambda updated: updated["updated_at"])
+    assert last["description"] == last["title"]
+    assert await alice.list(paths) == [last]
 
 
 async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> None:

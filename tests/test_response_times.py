@@ -1,0 +1,44 @@
+"""Simple requests are fast, and a hundred at once are all answered (SC-001, SC-004; TM-F16)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import chain
+from statistics import quantiles
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.client import Paths, Person
+
+CLIENTS = 4
+ROUNDS = 25
+
+
+async def use(person: Person, paths: Paths) -> list[float]:
+    """Return the seconds of each request of a user at work."""
+    item = f"{paths.tasks}/{(await person.create(paths))['id']}"
+    seconds = []
+    for _ in range(ROUNDS):
+        for method, path, body in (
+            ("POST", paths.tasks, {"title": "x"}),
+            ("GET", f"{paths.tasks}?per_page=20", ...),
+            ("GET", item, ...),
+            ("PUT", item, {"completed": True}),
+        ):
+            started = time.perf_counter()
+            answer = await person.request(method, path, body)
+            seconds.append(time.perf_counter() - started)
+            assert answer.status in (200, 201)
+    return seconds
+
+
+async def test_nineteen_of_twenty_requests_are_answered_within_200_ms(alice: Person, paths: Paths) -> None:
+    seconds = chain.from_iterable(await asyncio.gather(*(use(alice, paths) for _ in range(CLIENTS))))
+    assert quantiles(seconds, n=20)[-1] < 0.2
+
+
+async def test_a_hundred_lists_at_once_are_all_answered(alice: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    answers = await asyncio.gather(*(alice.request("GET", paths.tasks) for _ in range(100)))
+    assert [(answer.status, answer.body["tasks"]) for answer in answers] == [(200, [task])] * 100
