@@ -98,6 +98,7 @@ async def serve(config: Config) -> None:
         await stopping.wait()
         await drain(server, services)
         services.passwords.close()
+        await services.rate_limiter.close()
 
 
 async def migrate_schema(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SQLITE_PREFIX = "sqlite:///"
 POSTGRESQL_PREFIXES = ("postgresql://", "postgres://")
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
+REDIS_PREFIXES = ("redis://", "rediss://", "redis+unix://")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("json", "console")
 
@@ -111,15 +113,27 @@ def log_level_name(value: str) -> str:
 
 
 def rate_limit_storage(value: str) -> str:
-    """Check where rate limits are counted, in the notation of the ``limits`` library."""
-    if value != "memory://":
-        raise ValidationError("Must be memory://.")
+    """Check where rate limits are counted, in the notation of the ``limits`` library: the process, or a Redis."""
+    _check_text(value)
+    if value == "memory://":
+        return value
+    if not value.startswith(REDIS_PREFIXES):
+        raise ValidationError(f"Must be memory://, or start with {', '.join(REDIS_PREFIXES)}.")
+    from server.sharedlimits import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+
+    try:
+        SharedStorage(value)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings; each field is the environment variable of its name in capitals (FR-060)."""
+    """The settings; each field is the environment variable of its name in capitals (FR-060).
+
+    ``rate_limit_storage`` is also read from ``REDIS_URL``, where platforms put it.
+    """
 
     database_url: str = field(repr=False)
     better_auth_secret: str = field(repr=False)
@@ -153,6 +167,7 @@ class Config:
             env.read_env(Path(".env"), recurse=False)
         except (OSError, ValueError):
             raise ConfigError([".env: Must be a readable file of UTF-8 text."]) from None
+        storage = "RATE_LIMIT_STORAGE" if "RATE_LIMIT_STORAGE" in os.environ else "REDIS_URL"
         above_zero = validate.Range(min=0, min_inclusive=False, max=1_000_000)
         values = {
             "database_url": env.database_url("DATABASE_URL"),
@@ -165,7 +180,7 @@ class Config:
             "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 5.0, validate=above_zero),
             "bcrypt_rounds": env.int("BCRYPT_ROUNDS", 12, validate=validate.Range(4, 16)),
             "auth_rate_limit": env.rate_limit("AUTH_RATE_LIMIT", "10/minute"),
-            "rate_limit_storage": env.rate_limit_storage("RATE_LIMIT_STORAGE", "memory://"),
+            "rate_limit_storage": env.rate_limit_storage(storage, "memory://"),
             "trusted_proxy_hops": env.int("TRUSTED_PROXY_HOPS", 0, validate=validate.Range(0)),
             "max_body_bytes": env.int("MAX_BODY_BYTES", 1024 * 1024, validate=validate.Range(1)),
             "require_https": env.bool("REQUIRE_HTTPS", False),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import structlog
+from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
-from limits.storage import storage_from_string
 
 from server.errors import InvalidCredentials, TooManyRequests
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from limits import RateLimitItem
+
+    from server.sharedlimits import SharedStorage
 
 log = structlog.get_logger()
 
@@ -29,13 +31,23 @@ class RateLimiter:
 
     Args:
         limit: attempts in a time; None: no limit.
-        storage: where to count, in the notation of the ``limits`` library.
+        storage: where to count: ``memory://``, or the URL of a Redis in the notation of the ``limits`` library.
     """
 
     def __init__(self, limit: RateLimitItem | None, storage: str) -> None:
         self._limit = limit
         self._accounts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._window = MovingWindowRateLimiter(storage_from_string(f"async+{storage}"))
+        self._shared: SharedStorage | None = None
+        if storage != "memory://":
+            from server.sharedlimits import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+
+            self._shared = SharedStorage(storage)
+        self._window = MovingWindowRateLimiter(self._shared or MemoryStorage())
+
+    async def close(self) -> None:
+        """Close the connections to a Redis."""
+        if self._shared is not None:
+            await self._shared.close()
 
     async def count_attempt(self, action: str, address: str) -> None:
         """Count an attempt of an address.
@@ -44,13 +56,14 @@ class RateLimiter:
             TooManyRequests: if it is one too many.
         """
         if self._limit and not await self._window.hit(self._limit, action, _network(address)):
-            await self._refuse(action, "address", _network(address))
+            await self._refuse(action, "address", _network(address), address)
 
     @asynccontextmanager
-    async def login_attempt(self, email: str) -> AsyncIterator[None]:
+    async def login_attempt(self, email: str, address: str) -> AsyncIterator[None]:
         """Count the attempt inside as a failure of the email, whoever makes it, if it ends in ``InvalidCredentials``.
 
         Attempts on one email go one after the other: together, all of them would be let in before the first is counted.
+        Each process does so for itself: of several that share a storage, each may let in one more than the limit.
 
         Raises:
             TooManyRequests: if there were too many failures.
@@ -61,16 +74,16 @@ class RateLimiter:
         account = email.lower()
         async with self._accounts.setdefault(account, asyncio.Lock()):
             if not await self._window.test(self._limit, "login_failed", account):
-                await self._refuse("login_failed", "email", account)
+                await self._refuse("login_failed", "email", account, address)
             try:
                 yield
             except InvalidCredentials:
                 await self._window.hit(self._limit, "login_failed", account)
                 raise
 
-    async def _refuse(self, action: str, reason: str, key: str) -> None:
+    async def _refuse(self, action: str, reason: str, key: str, address: str) -> None:
         assert self._limit is not None  # noqa: S101
-        log.warning("rate_limited", action=action, reason=reason)
+        log.warning("rate_limited", action=action, reason=reason, remote_ip=address)
         free_at, _ = await self._window.get_window_stats(self._limit, action, key)
         raise TooManyRequests(max(1, math.ceil(free_at - time.time())))
 

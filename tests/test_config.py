@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import limits
 import pytest
 
 from server.config import Config, ConfigError
+from tests.processes import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +55,16 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "off": None,
         "OFF": None,
     },
-    "RATE_LIMIT_STORAGE": {"memory://": "memory://"},
+    "RATE_LIMIT_STORAGE": {
+        text: text
+        for text in (
+            "memory://",
+            "redis://localhost:6379",
+            "redis://:s3cr3t@localhost:6379/1",
+            "rediss://u:s%2F3cr3t@redis.example:6380/0?ssl_cert_reqs=none",
+            "redis+unix:///run/redis/redis.sock?db=2",
+        )
+    },
     "TRUSTED_PROXY_HOPS": {"0": 0, "1": 1, "3": 3},
     "MAX_BODY_BYTES": {"1": 1, "1048576": 1048576},
     "REQUIRE_HTTPS": {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)},
@@ -123,7 +135,23 @@ REFUSED = {
         "10/minute; 100/hour",
         "0/minute",
     ),
-    "RATE_LIMIT_STORAGE": ("", "memory", "nonsense://", "redis://user:s3cr3t@localhost"),
+    "RATE_LIMIT_STORAGE": (
+        "",
+        "memory",
+        "nonsense://",
+        "memcached://s3cr3t:11211",
+        "redis",
+        "redis://user:s3cr3t@localhost",
+        "redis://user:s3cr3t@localhost:port",
+        "redis://user:s3/cr3t@localhost:6379",
+        "redis://user:s3cr3t@[::1:6379",
+        "redis://localhost:6379?db=s3cr3t",
+        "redis://localhost:6379?s3cr3t=1",
+        "redis://localhost:6379?retry=s3cr3t",
+        "rediss://localhost:6379?ssl_cert_reqs=s3cr3t",
+        "redis+cluster://localhost:6379",
+        "redis://user:s3cr3t@localhost:6379/\udcff",
+    ),
     "TRUSTED_PROXY_HOPS": (*WHOLE_NUMBERS, "-1"),
     "MAX_BODY_BYTES": (*WHOLE_NUMBERS, "0", "-1", "1MB"),
     "REQUIRE_HTTPS": ("", "perhaps", "2"),
@@ -138,6 +166,7 @@ def _nothing_but_what_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.chdir(tmp_path)  # where no .env is
     for field in fields(Config):
         monkeypatch.delenv(field.name.upper(), raising=False)
+    monkeypatch.delenv("REDIS_URL", raising=False)
     for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)
 
@@ -199,6 +228,30 @@ def test_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None
 def test_accepted_database_urls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     assert Config.from_environment().database_url == url
+
+
+def test_rate_limits_are_counted_where_the_platform_has_a_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:s3cr3t@redis.example:6379")
+    assert Config.from_environment().rate_limit_storage == "redis://:s3cr3t@redis.example:6379"
+    monkeypatch.setenv("RATE_LIMIT_STORAGE", "memory://")
+    assert Config.from_environment().rate_limit_storage == "memory://"
+
+
+@pytest.mark.parametrize("text", REFUSED["RATE_LIMIT_STORAGE"])
+def test_a_refused_redis_of_the_platform(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("REDIS_URL", text)
+    (line,) = faults()
+    assert line.startswith("REDIS_URL: ")
+    assert "cr3t" not in line
+
+
+def test_the_client_of_redis_is_loaded_only_for_a_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, run; run.Config.from_environment(); print('redis' in sys.modules)"
+    for storage, loaded in (("memory://", "False"), ("redis://localhost:6379", "True")):
+        monkeypatch.setenv("RATE_LIMIT_STORAGE", storage)
+        command = (sys.executable, "-c", code)
+        ran = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=60)
+        assert ran.stdout.strip() == loaded
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in REFUSED.items() for text in texts])

@@ -301,7 +301,8 @@ async def test_a_refusal_is_logged_with_its_reason(client: Client, paths: Paths,
         statuses = [(await attempt(client, paths)).status for _ in range(4)]
     assert statuses == [usual] * 3 + [429]
     (event,) = (event for event in events if event["event"] == "rate_limited")
-    assert (event["action"], event["reason"]) == ("register" if attempt is register else "login", "address")
+    action = "register" if attempt is register else "login"
+    assert (event["action"], event["reason"], event["remote_ip"]) == (action, "address", "127.0.0.1")
 
 
 @behind_a_proxy
@@ -310,7 +311,7 @@ async def test_a_refused_email_is_logged_with_its_reason(client: Client, alice: 
         for i in range(4):
             await log_in(client, paths, alice.email, "wrong", f"192.0.2.{i}")
     (event,) = (event for event in events if event["event"] == "rate_limited")
-    assert (event["action"], event["reason"]) == ("login_failed", "email")
+    assert (event["action"], event["reason"], event["remote_ip"]) == ("login_failed", "email", "192.0.2.3")
     assert Counter(event["event"] for event in events) == {"request": 4, "login_failed": 3, "rate_limited": 1}
 
 

@@ -70,7 +70,8 @@ class LoginHandler(AuthHandler):
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
         body = self.json_body()
         email = account_email(body["email"])
-        async with self.services.rate_limiter.login_attempt(email or body["email"][:EMAIL_LENGTH]):
+        account = email or body["email"][:EMAIL_LENGTH]
+        async with self.services.rate_limiter.login_attempt(account, self.client_address):
             user = await users.find_by_email(self.database, email) if email else None
             if not await self.services.passwords.verify(body["password"], user and user.password_hash):
                 reason = "wrong_password" if user else "unknown_email"
