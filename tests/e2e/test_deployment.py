@@ -1,0 +1,142 @@
+"""The files that people deploy with: Procfile and app.json, Dockerfile, systemd unit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import signal
+import sys
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.cluster import SETTINGS
+from tests.processes import PROJECT, RUN, client_of, finished, free_port, started
+
+if TYPE_CHECKING:
+    from tests.processes import Process
+
+DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
+UNIT = PROJECT / "deploy" / "todo-api.service"
+PROGRAMS = Path(sys.executable).parent
+INSTALL_SECONDS = 120
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+
+def settings(port: int, database_url: str) -> dict[str, str]:
+    """Return an environment that leaves nothing to a developer's .env."""
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
+    return SETTINGS | own | {"DATABASE_URL": database_url}
+
+
+async def assert_serves(process: Process, port: int) -> None:
+    await process.wait_for_port(port)
+    async with client_of(port) as client:
+        assert (await client.request("GET", "/health/ready")).body == {"status": "ready"}
+
+
+async def test_honcho_runs_the_procfile(empty_postgresql_url: str) -> None:
+    port = free_port()
+    url = empty_postgresql_url.replace("postgresql://", "postgres://")
+    # The server's `python` is the one beside honcho, as a platform's is.
+    environment = settings(port, url) | {"PATH": f"{PROGRAMS}:/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
+    honcho = (str(PROGRAMS / "honcho"), "--env", "/dev/null", "start", "--no-prefix")
+    release = await finished(*honcho, "release", folder=PROJECT, environment=environment)
+    assert "schema_migrated" in release.stdout
+    async with started(*honcho, "web", folder=PROJECT, environment=environment) as process:
+        await assert_serves(process, port)
+        assert await process.stop() == 128 + signal.SIGTERM  # honcho's own way of saying so
+    assert "server_stopped" in process.stdout
+
+
+def test_app_json_gives_what_a_server_needs() -> None:
+    app = json.loads((PROJECT / "app.json").read_text("utf-8"))
+    required = {"BETTER_AUTH_SECRET", "FRONTEND_URL"}
+    assert required <= set(app["env"])
+    assert "heroku-postgresql" in app["addons"]
+    assert set(app["formation"]) <= set(re.findall(r"^(\w+):", (PROJECT / "Procfile").read_text("utf-8"), re.MULTILINE))
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions."""
+    lines = DOCKERFILE.read_text("utf-8").splitlines()
+    return [(line.split()[0], line.partition(" ")[2]) for line in lines if line and not line.startswith("#")]
+
+
+async def test_the_dockerfile_has_nothing_to_complain_of(tmp_path: Path) -> None:
+    lint = await finished(str(PROGRAMS / "hadolint"), str(DOCKERFILE), folder=tmp_path, environment={})
+    assert (lint.exit_code, lint.stdout) == (0, "")
+    steps = dict(instructions())
+    assert steps["FROM"].endswith(f":{(PROJECT / '.python-version').read_text('ascii').strip()}-slim")
+    assert steps["USER"] not in ("root", "0")
+
+
+@pytest.mark.timeout(seconds=INSTALL_SECONDS + 60)
+async def test_the_steps_of_the_dockerfile_make_a_server(tmp_path: Path) -> None:
+    folder, port = tmp_path / "app", free_port()
+    folder.mkdir()
+    await asyncio.to_thread(venv.create, tmp_path / "python", with_pip=True)
+    environment = settings(port, f"sqlite:///{tmp_path}/todo.db") | {"PATH": f"{tmp_path}/python/bin:/usr/bin:/bin"}
+    for name, arguments in instructions():
+        if name == "COPY":
+            copy(shlex.split(arguments), folder)
+        elif name == "RUN" and arguments.startswith("pip"):
+            await install(arguments, folder, environment["PATH"])
+    commands = {name: json.loads(text[text.index("[") :]) for name, text in instructions() if "[" in text}
+    async with started(*commands["CMD"], folder=folder, environment=environment) as process:
+        await assert_serves(process, port)
+        command = commands["HEALTHCHECK"]
+        assert (await finished(*command, folder=folder, environment=environment)).exit_code == 0
+        nobody = environment | {"PORT": str(free_port())}
+        assert (await finished(*command, folder=folder, environment=nobody)).exit_code == 1
+        assert await process.stop() == 0
+        assert "server_stopped" in process.stdout
+
+
+def copy(names: list[str], folder: Path) -> None:
+    """Copy what the Dockerfile copies, if .dockerignore lets it."""
+    *sources, target = names
+    allowed = {line[1:] for line in (PROJECT / ".dockerignore").read_text("utf-8").splitlines() if line[0] == "!"}
+    assert set(sources) <= allowed
+    for source in sources:
+        if (PROJECT / source).is_dir():
+            shutil.copytree(PROJECT / source, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(PROJECT / source, folder / target)
+
+
+async def install(command: str, folder: Path, path: str) -> None:
+    """Run the Dockerfile's pip, with the cache that an image has no use for."""
+    command = command.replace("--no-cache-dir ", "")
+    process = await asyncio.create_subprocess_shell(
+        command, cwd=folder, env={"PATH": path}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(INSTALL_SECONDS):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()[-4000:]
+
+
+async def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
+    """The folder of the unit is a server's; here it is the project's."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd here")
+    text = UNIT.read_text("utf-8")
+    (folder,) = re.findall("^WorkingDirectory=(.*)$", text, re.MULTILINE)
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace(f"{folder}/.venv/bin/python", sys.executable).replace(folder, str(PROJECT)), "utf-8")
+    verified = await finished(analyze, "verify", str(unit), folder=tmp_path, environment={})
+    assert (verified.exit_code, verified.stdout + verified.stderr) == (0, "")
+
+
+def test_systemd_waits_longer_than_a_server_takes_to_end() -> None:
+    text = UNIT.read_text("utf-8")
+    (seconds,) = re.findall("^TimeoutStopSec=([0-9]+)$", text, re.MULTILINE)
+    assert int(seconds) > 25
+    assert re.findall("^ExecStart=.*/python (.*)$", text, re.MULTILINE) == [Path(RUN[1]).name]
