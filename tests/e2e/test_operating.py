@@ -1,0 +1,178 @@
+"""docs/operating.md: its table of events is that of the code, and its commands find what was done to real servers."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import math
+import re
+import shlex
+import sqlite3
+from collections import Counter, defaultdict
+from contextlib import closing
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.client import PASSWORD
+from tests.conftest import new_postgresql_database
+from tests.e2e.bad_day import ATTACKER, ENVIRONMENT, PATH, SLOW_SECONDS, live_and_log
+from tests.processes import PROJECT, RUN, client_of, free_port, started
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.e2e.bad_day import Logs
+
+PAGE = (PROJECT / "docs" / "operating.md").read_text("utf-8")
+FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+QUESTIONS = (FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED)
+
+
+def events_in_code() -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield the name, level and keys of each call that logs."""
+    for file in (PROJECT / "run.py", *(PROJECT / "server").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and re.match(r"log\.\w+$", ast.unparse(node.func)):
+                level = ast.unparse(node.func).removeprefix("log.")
+                keys = frozenset({"exc_info": "exception"}.get(str(word.arg), str(word.arg)) for word in node.keywords)
+                keys -= {"request_id"}  # which every line has
+                names = re.findall(r"'(\w+)'", ast.unparse(node.args[0]))
+                assert names, ast.unparse(node)
+                yield from ((name, level, keys) for name in names)
+
+
+def test_the_table_of_events_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\|", PAGE, re.MULTILINE)
+    documented = [(name, level, frozenset(re.findall(r"`(\w+)`", keys))) for name, level, keys in rows]
+    assert len(documented) == len({name for name, _, _ in documented})
+    assert set(documented) == set(events_in_code())
+
+
+@pytest.fixture(scope="module")
+def logs(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
+    """The logs of a bad day."""
+    with new_postgresql_database(postgresql_server) as url:
+        yield asyncio.run(live_and_log(tmp_path_factory.mktemp("bad-day"), url))
+
+
+def test_which_routes_fail(logs: Logs) -> None:
+    expected = []
+    for route in {route for route, _ in logs.day.done}:
+        classes = Counter(status // 100 for known, status in logs.day.done if known == route)
+        counts = {"requests": classes.total(), "4xx": classes[4], "5xx": classes[5]}
+        expected.append({"route": route, **counts, "rate": round(classes[5] / classes.total(), 3)})
+    found = logs.ask(FAILING)
+    assert sorted(found, key=itemgetter("route")) == sorted(expected, key=itemgetter("route"))
+    assert [line["rate"] for line in found] == sorted((line["rate"] for line in found), reverse=True)
+    assert [line["route"] for line in found if line["5xx"]] == ["GET /health/ready", f"GET {PATH.tasks}"]
+
+
+def test_which_routes_are_slow(logs: Logs) -> None:
+    durations = defaultdict(list)
+    for line in logs.requests():
+        durations[f"{line['method']} {line['route'] or 'null'}"].append(math.ceil(line["duration_ms"]))
+    found = logs.ask(SLOW)
+    assert {line["route"]: line["requests"] for line in found} == Counter(route for route, _ in logs.day.done)
+    for line in found:
+        ordered = sorted(durations[line["route"]])
+        for percent in (50, 99):
+            assert line[f"p{percent}"] == ordered[math.ceil(len(ordered) * percent / 100) - 1]
+    assert [line["p99"] for line in found] == sorted((line["p99"] for line in found), reverse=True)
+    assert found[0]["route"] == f"POST {PATH.tasks}"
+    assert found[0]["p99"] > SLOW_SECONDS * 500  # a part of the time passes before the request arrives
+
+
+def test_percentiles_of_many(logs: Logs) -> None:
+    durations = [*range(1, 201), 1000, 2000]
+    lines = [{"event": "request", "method": "GET", "route": "/", "duration_ms": ms - 0.5} for ms in durations]
+    pipe = SLOW.replace("web.*.log", "")
+    assert logs.ask(pipe, "\n".join(map(json.dumps, reversed(lines)))) == [
+        {"route": "GET /", "requests": 202, "p50": 101, "p99": 200}
+    ]
+
+
+def test_what_happened_to_a_request(logs: Logs) -> None:
+    found = logs.ask(ONE_REQUEST)
+    assert [(line["file"], line["event"], line.get("status")) for line in found] == [
+        ("web.1.log", "service_unavailable", None),
+        ("web.1.log", "request", 500),
+        ("web.2.log", "request", 200),
+    ]
+    assert {line["request_id"] for line in found} == {logs.request_id}
+    assert found[0]["exception"][0]["exc_type"] == "DatabaseUnavailable"
+
+
+def test_why_tokens_are_rejected(logs: Logs) -> None:
+    found = logs.ask(REJECTED)
+    assert {line["reason"]: (line["rejected"], line["addresses"]) for line in found} == {
+        "expired": (3, 2),
+        "signature": (2, 1),
+        "missing": (1, 1),
+        "malformed": (1, 1),
+        "unknown_user": (1, 1),
+    }
+    assert [line["rejected"] for line in found] == [3, 2, 1, 1, 1]
+
+
+def test_who_is_refused_at_login(logs: Logs) -> None:
+    assert logs.ask(REFUSED) == [
+        {"remote_ip": ATTACKER, "refused": 5, "reasons": {"unknown_email": 3, "address": 2}},
+        {"remote_ip": "198.51.100.2", "refused": 3, "reasons": {"wrong_password": 2, "email": 1}},
+        {"remote_ip": "198.51.100.1", "refused": 1, "reasons": {"wrong_password": 1}},
+    ]
+
+
+def form(value: Any) -> Any:
+    """Return an object's keys with the kinds of their values, figures being of one kind."""
+    if isinstance(value, dict):
+        return {key: form(its_value) for key, its_value in value.items()}
+    if isinstance(value, list):
+        return [form(value[0])]
+    return float if isinstance(value, int) else type(value)
+
+
+@pytest.mark.parametrize(("question", "example"), zip(QUESTIONS, EXAMPLES, strict=True))
+def test_the_examples_have_the_form_of_the_answers(logs: Logs, question: str, example: str) -> None:
+    forms = [form(line) for line in logs.ask(question)]
+    for line in example.splitlines():
+        assert form(json.loads(line)) in forms
+
+
+def test_a_question_may_be_asked_through_a_pipe_and_of_a_part_of_the_day(logs: Logs) -> None:
+    (sed,) = re.findall(r"`(sed '.*?')`", PAGE)
+    (clause,) = re.findall(r'`(and \.timestamp > ".*?")`', PAGE)
+    files = [(logs.folder / f"web.{number}.log").read_text("utf-8") for number in (1, 2)]
+    prefixed = "".join(f"2026-11-21T10:30:00+00:00 app[web.1]: {line}\n" for line in "".join(files).splitlines())
+    piped = f"{sed} | {FAILING.replace('web.*.log', '')}"
+    assert logs.ask(piped, prefixed) == logs.ask(FAILING)
+    noon = sorted(line["timestamp"] for line in logs.requests())[9]
+    later = clause.replace(re.findall('"(.*)"', clause)[0], noon)
+    found = logs.ask(FAILING.replace('== "request"', f'== "request" {later}'))
+    assert sum(line["requests"] for line in found) == len(logs.day.done) - 10
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_a_running_server_is_watched(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "HOST": "127.0.0.1", "PORT": str(port)}
+    command = WATCH.replace("python run.py", shlex.join(RUN))
+    async with (
+        started("sh", "-c", command, folder=tmp_path, environment=environment) as watch,
+        client_of(port) as client,
+    ):
+        await watch.wait_for_port(port)
+        assert (await client.request("GET", PATH.tasks)).status == 401
+        with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
+            file.execute("DROP TABLE users")
+        answer = await client.request("POST", PATH.register, {"email": "me@example.com", "password": PASSWORD})
+        assert answer.status == 500
+        error = await watch.wait_for("service_unavailable")
+        assert error["request_id"] == answer.headers["X-Request-ID"]
+        assert watch.events() == [error]
+        assert set(error["exception"][0]) == {"exc_type", "exc_value"}
+    assert '"event":"token_rejected"' in (tmp_path / "web.1.log").read_text("utf-8")
