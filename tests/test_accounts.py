@@ -250,7 +250,9 @@ async def test_a_failed_login_is_logged_with_its_reason_and_without_the_password
 @pytest.mark.parametrize(
     "text", ["\0", "\0Correct-horse-7", "Correct-horse-7\0", "Correct\0horse-7", "Correct-7\ud800"]
 )
-async def test_text_that_is_no_text_is_refused(client: Client, alice: Person, paths: Paths, text: str) -> None:
+async def test_an_email_or_a_password_with_a_nul_or_half_a_pair_is_refused(
+    client: Client, alice: Person, paths: Paths, text: str
+) -> None:
     for answer in (
         await register(client, paths, new_email(), text),
         await log_in(client, paths, alice.email, text),

@@ -180,7 +180,7 @@ def faults() -> list[str]:
     return raised.value.lines
 
 
-def test_the_defaults() -> None:
+def test_settings_that_are_not_given_have_their_defaults() -> None:
     assert Config.from_environment() == Config(
         database_url="sqlite:///todo.db",
         better_auth_secret=SECRET,
@@ -203,7 +203,7 @@ def test_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, values in ACCEPTED.items() for text in values])
-def test_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+def test_a_good_value_of_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(name, text)
     assert getattr(Config.from_environment(), name.lower()) == ACCEPTED[name][text]
 
@@ -225,7 +225,7 @@ def test_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None
         "sqlite:////tmp/todo.db",
     ],
 )
-def test_accepted_database_urls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_good_database_url_is_taken_as_it_stands(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     assert Config.from_environment().database_url == url
 
@@ -238,7 +238,9 @@ def test_rate_limits_are_counted_where_the_platform_has_a_redis(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("text", REFUSED["RATE_LIMIT_STORAGE"])
-def test_a_refused_redis_of_the_platform(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_bad_redis_of_the_platform_is_named_and_its_secret_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("REDIS_URL", text)
     (line,) = faults()
     assert line.startswith("REDIS_URL: ")
@@ -255,7 +257,9 @@ def test_the_client_of_redis_is_loaded_only_for_a_redis(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in REFUSED.items() for text in texts])
-def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+def test_a_bad_value_of_a_setting_is_named_and_its_secret_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
     monkeypatch.setenv(name, text)
     (line,) = faults()
     assert line.startswith(f"{name}: ")
@@ -267,7 +271,7 @@ def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_required(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_required_setting_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
     (line,) = faults()
     assert line.startswith(f"{name}: ")

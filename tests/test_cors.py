@@ -10,6 +10,7 @@ import pytest
 from tests.client import PASSWORD
 from tests.conftest import ORIGIN
 from tests.raw import connect, head
+from tests.test_routes import ALLOW, PATTERNS, path_of
 
 if TYPE_CHECKING:
     from server.services import Services
@@ -107,6 +108,20 @@ async def test_the_frontend_may_read_that_the_database_is_away(
 async def test_another_origin_gets_no_cors_header(client: Client, origin: str) -> None:
     for path in ("/health", "/tasks", "/nowhere"):
         assert_closed(await client.request("GET", path, headers={"Origin": origin}))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_every_route_answers_a_preflight_request(client: Client, pattern: str) -> None:
+    answer = await client.request(
+        "OPTIONS", path_of(pattern), headers={"Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
+    )
+    assert (answer.status, answer.body) == (204, None)
+    assert answer.headers["Allow"] == ALLOW[pattern]
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT, DELETE, OPTIONS"
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+    assert int(answer.headers["Access-Control-Max-Age"]) > 0
+    assert "Content-Length" not in answer.headers
 
 
 async def test_another_origins_preflight_request_gets_no_cors_header(client: Client) -> None:

@@ -89,16 +89,3 @@ async def test_the_curl_session_works_as_it_stands(client: Client) -> None:
     assert shell.returncode == 0
     assert signed_up["user"]["id"] == created["task"]["user_id"]
     assert listed == {"tasks": [created["task"]]}
-
-
-def test_requirements_are_the_only_lock_file() -> None:
-    others = ("Pipfile.lock", "poetry.lock", "uv.lock", "pdm.lock", "runtime.txt")
-    assert [name for name in others if (PROJECT / name).exists()] == []
-    pinned = re.findall(r"^([\w-]+)==", (PROJECT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
-    declared = re.findall(
-        r"^    ([\w-]+)[\[>=<]",
-        (PROJECT / "setup.cfg").read_text("utf-8").partition("[options.packages")[0],
-        re.MULTILINE,
-    )
-    assert declared
-    assert set(declared) <= set(pinned)

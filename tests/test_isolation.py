@@ -1,4 +1,4 @@
-"""Nobody ever meets somebody else's tasks, however hard both work (FR-019, FR-026, SC-003)."""
+"""Nobody ever meets somebody else's tasks, however hard both work (FR-019, FR-026, FR-033, FR-040, SC-003)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
     await asyncio.gather(*(work(person, stranger, paths, shared, chance) for person, stranger in people))
     for person in (alice, bob):
         assert {task["title"] for task in await person.list(paths)} <= {person.id}
+
+
+async def test_a_strangers_task_is_denied_and_untouched(alice: Person, bob: Person, paths: Paths) -> None:
+    task = await alice.create(paths)
+    for method, body in (("GET", ...), ("PUT", {"title": "Bob was here"}), ("DELETE", ...)):
+        answer = await bob.request(method, f"{paths.tasks}/{task['id']}", body)
+        assert (answer.status, answer.error) == (403, "Access denied")
+    assert await alice.list(paths) == [task]
+    assert await bob.list(paths) == []
 
 
 async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(

@@ -109,7 +109,7 @@ def test_the_migrations_make_the_tables(empty_url: str, engine: Engine) -> None:
         assert foreign_key["options"]["ondelete"] == "CASCADE"
 
 
-# SQLAlchemy does not read back an index on an expression of SQLite's; the test of the two indexes does.
+# SQLAlchemy does not read back an index on an expression of SQLite's; the test of the indexes does.
 @pytest.mark.filterwarnings("ignore:.*expression-based index")
 def test_the_tables_of_the_code_are_those_of_the_migrations(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
@@ -179,7 +179,7 @@ def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) ->
         add_user(connection, "ALICE@example.com")
 
 
-def test_the_two_indexes(empty_url: str, engine: Engine) -> None:
+def test_one_index_keeps_emails_unique_and_one_keeps_a_users_tasks_in_order(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
     with engine.connect() as connection:
         definitions = schema(connection)

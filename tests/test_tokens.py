@@ -1,4 +1,4 @@
-"""Tokens: what is issued, what is accepted and, for everything else, one 401 (FR-001 to FR-006, FR-011)."""
+"""Tokens: what is issued, what is accepted and, for everything else, one 401 (FR-001 to FR-006, FR-011, FR-016)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def reasons(events: list[Any]) -> list[str]:
         pytest.param(720 * HOUR, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="720")),
     ],
 )
-async def test_a_token_says_whose_it_is_and_how_long_it_lasts(client: Client, paths: Paths, seconds: float) -> None:
+async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_how_long(
+    client: Client, paths: Paths, seconds: float
+) -> None:
     credentials = {"email": client.new_email("alice"), "password": PASSWORD}
     for path in (paths.register, paths.login):
         before = int(time.time())
@@ -272,6 +274,13 @@ async def test_a_good_token_needs_its_scheme(
     with capture_logs() as events:
         assert_unauthorized(await list_tasks(client, paths, form and form.replace("{}", alice.token)))
     assert reasons(events) == [reason]
+
+
+async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
+    for method in ("GET", "POST"):
+        answer = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
+        assert (answer.status, answer.error) == (401, "Unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""HTTPS, as far as the trusted proxy in front can tell (REQUIRE_HTTPS, TRUSTED_PROXY_HOPS)."""
+"""HTTPS, as far as the trusted proxy in front can tell (REQUIRE_HTTPS, TRUSTED_PROXY_HOPS; TM-T10)."""
 
 from __future__ import annotations
 

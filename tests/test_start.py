@@ -1,19 +1,16 @@
-"""The life of a real process: settings, start, waiting for a database, draining, end (FR-060 to FR-062, SC-007)."""
+"""The start of a real process: its settings, its port, and a database that may come late (FR-060, FR-061, SC-007)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import resource
-import shutil
 import signal
 import socket
-import sys
 import time
 from contextlib import closing
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,28 +18,15 @@ import server.app
 from server.app import StartError, wait_for_database
 from server.config import Config
 from server.database import open_database
-from tests.client import PASSWORD, PATHS, Person
+from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import (
-    PROJECT,
-    RUN,
-    Gate,
-    client_of,
-    finished,
-    free_port,
-    serving,
-    started,
-    writes_locked,
-)
-from tests.raw import connect, head
+from tests.processes import RUN, Gate, client_of, finished, free_port, serving, started
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.processes import Process
-    from tests.raw import Connection
 
-TASKS = PATHS[0].tasks
 REQUIRED = ["DATABASE_URL", "BETTER_AUTH_SECRET", "FRONTEND_URL"]
 DATABASE_PASSWORD = "pa55-of-the-database"
 WRONG = {
@@ -63,8 +47,6 @@ WRONG = {
     "LOG_LEVEL": "loud",
     "LOG_FORMAT": "xml",
 }
-
-
 MINIMUM = {
     "DATABASE_URL": "sqlite:///todo.db",
     "BETTER_AUTH_SECRET": SECRET,
@@ -232,135 +214,3 @@ async def test_a_database_that_never_comes_ends_the_start(config: Config, monkey
         with pytest.raises(StartError, match=r"the database does not answer: .*Connection refused") as raised:
             await wait_for_database(database, asyncio.Event())
     assert DATABASE_PASSWORD not in str(raised.value)
-
-
-# End
-
-
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]], ids=len)
-async def test_a_request_in_flight_is_answered_before_the_end(
-    settings: dict[str, str], tmp_path: Path, numbers: list[int]
-) -> None:
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
-        alice = await Person.register(client, "alice")
-        task = await alice.create(PATHS[0])
-        with writes_locked(settings["DATABASE_URL"]):
-            await begin_update(busy, alice, task)
-            await has_read(idle)
-            for number in numbers:
-                process.send_signal(number)
-                assert (await process.wait_for("server_draining"))["in_flight"] == 1
-            await idle.send(head("GET", "/health/ready"))
-            ready = await idle.read_answer()
-            assert (ready.status, ready.error) == (503, "Service temporarily unavailable")
-            assert ready.headers["Connection"] == "close"
-            assert await idle.read_to_end() == b""
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", client.port)
-            assert process.exit_code is None
-        answer = await busy.read_answer("PUT")
-        assert (answer.status, answer.body["task"]["completed"]) == (200, True)
-        assert answer.headers["Connection"] == "close"
-        assert await busy.read_to_end() == b""
-        assert await process.ended() == 0
-    assert process.events()[-1]["event"] == "server_stopped"
-    assert not process.events("request_cut")
-    assert process.stderr == ""
-
-
-async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> None:
-    settings = {**MINIMUM, "BCRYPT_ROUNDS": "13"}
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
-        body = json.dumps({"email": client.new_email("alice"), "password": PASSWORD}).encode()
-        await busy.send(head("POST", PATHS[0].register, f"Content-Length: {len(body)}") + body)
-        await has_read(idle)
-        assert await process.stop() == 0
-        answer = await busy.read_answer("POST")
-        assert (answer.status, answer.headers["Connection"]) == (201, "close")
-        assert await idle.read_to_end() == b""
-    assert process.events("server_draining")[0]["in_flight"] == 1
-
-
-async def test_a_request_that_outlives_the_time_to_finish_is_cut(settings: dict[str, str], tmp_path: Path) -> None:
-    settings["SHUTDOWN_SECONDS"] = "1"
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
-        alice = await Person.register(client, "alice")
-        task = await alice.create(PATHS[0])
-        with writes_locked(settings["DATABASE_URL"]):
-            await begin_update(busy, alice, task)
-            await has_read(idle)
-            async with asyncio.timeout(4):
-                assert await process.stop() == 0
-            assert await busy.read_to_end() == b""
-    (cut,) = process.events("request_cut")
-    assert (cut["method"], cut["route"], cut["level"]) == ("PUT", f"{TASKS}/{{id}}", "error")
-    assert cut["request_id"]
-    assert process.events("server_stopped")
-    assert len([line for line in process.events("request") if line["request_id"] == cut["request_id"]]) == 1
-    assert process.stderr == ""
-
-
-async def begin_update(connection: Connection, person: Person, task: dict[str, Any]) -> None:
-    """Send a PUT whose answer is not awaited."""
-    body = json.dumps({"completed": True}).encode()
-    line = f"Content-Length: {len(body)}"
-    await connection.send(head("PUT", f"{TASKS}/{task['id']}", line, token=person.token) + body)
-
-
-async def has_read(connection: Connection) -> None:
-    """Return when the server has read what was sent before, on whatever connection."""
-    for _ in range(2):
-        await connection.send(head("GET", "/health"))
-        assert (await connection.read_answer()).status == 200
-
-
-# make run
-
-
-async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    await copy_project(project)
-    port = free_port()
-    env_file, database = project / ".env", project / "todo.db"
-    credentials = {"email": "me@example.com", "password": "correct horse"}
-    kept = []
-    for path, status in ((PATHS[0].register, 201), (PATHS[0].login, 200)):
-        async with started("make", "run", folder=project, environment={"PORT": str(port)}) as process:
-            await process.wait_for_text("server_started")
-            assert f"http://localhost:{port}" in process.stdout.partition("server_started")[0]
-            async with client_of(port) as client:
-                assert (await client.request("POST", path, credentials)).status == status
-            await process.stop(signal.SIGINT)
-        assert "server_stopped" in process.stdout
-        kept.append(env_file.read_text("utf-8"))
-    assert kept[0] == kept[1]
-    (secret,) = re.findall(r"^BETTER_AUTH_SECRET=(.*)$", kept[0], re.MULTILINE)
-    assert len(secret) >= 32
-    assert secret not in process.stdout + process.stderr
-    assert database.exists()
-
-
-async def test_each_copy_of_the_project_gets_a_secret_of_its_own(tmp_path: Path) -> None:
-    files = []
-    for name in ("one", "two"):
-        await copy_project(tmp_path / name)
-        process = await finished("make", ".env", folder=tmp_path / name, environment={})
-        assert process.exit_code == 0, process.stderr
-        files.append((tmp_path / name / ".env").read_text("utf-8"))
-    assert files[0] != files[1]
-
-
-async def copy_project(folder: Path) -> None:
-    """Copy what is in the repository; in the place of its virtual environment comes the interpreter of this one."""
-    git = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    listing = await finished(*git, folder=PROJECT, environment={})
-    assert listing.exit_code == 0, listing.stderr
-    for name in listing.stdout.split("\0"):
-        if name and (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, folder / name)
-    python = folder / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "utf-8")
-    python.chmod(0o755)
-    (folder / ".venv" / "run").touch()

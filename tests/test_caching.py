@@ -1,0 +1,65 @@
+"""What a browser may keep of tasks, and that it is asked for again only where it changed (RFC 9110, RFC 9111)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.client import PASSWORD
+
+if TYPE_CHECKING:
+    from tests.client import Paths, Person
+
+
+@pytest.mark.parametrize("path", ["{tasks}", "{tasks}?page=1", "{tasks}/{id}"])
+async def test_what_is_unchanged_is_not_sent_again(alice: Person, paths: Paths, path: str) -> None:
+    task = await alice.create(paths)
+    path = path.format(tasks=paths.tasks, id=task["id"])
+    etag = (await alice.request("GET", path)).headers["ETag"]
+    assert re.fullmatch(r'(W/)?"[^"]+"', etag)
+    weak = f"W/{etag.removeprefix('W/')}"
+    for value in (etag, weak, f'"other", {etag}', "*"):
+        for method in ("GET", "HEAD"):
+            answer = await alice.request(method, path, headers={"If-None-Match": value})
+            assert (answer.status, answer.body) == (304, None)
+            assert answer.headers["ETag"] == etag
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            assert "Content-Type" not in answer.headers
+    assert (await alice.request("GET", path, headers={"If-None-Match": '"other"'})).status == 200
+
+    await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": True})
+    answer = await alice.request("GET", path, headers={"If-None-Match": etag})
+    assert answer.status == 200
+    assert answer.headers["ETag"] != etag
+
+
+async def test_a_kept_answer_is_of_no_use_to_a_stranger(alice: Person, bob: Person, paths: Paths) -> None:
+    path = f"{paths.tasks}/{(await alice.create(paths))['id']}"
+    etag = (await alice.request("GET", path)).headers["ETag"]
+    for value in (etag, "*"):
+        headers = {"If-None-Match": value}
+        assert (await bob.request("GET", path, headers=headers)).status == 403
+        assert (await alice.client.request("GET", path, headers=headers)).status == 401
+
+
+async def test_only_what_is_read_may_be_kept(alice: Person, paths: Paths) -> None:
+    created = await alice.request("POST", paths.tasks, {"title": "x"})
+    item = f"{paths.tasks}/{created.body['task']['id']}"
+    updated = await alice.request("PUT", item, {})
+    for answer in (created, updated):
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" not in answer.headers
+    for path in (paths.tasks, f"{paths.tasks}?page=1", item):
+        answer = await alice.request("GET", path)
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" in answer.headers
+    for answer in (
+        await alice.client.request("POST", paths.login, {"email": alice.email, "password": PASSWORD}),
+        await alice.client.request("GET", paths.tasks),
+        await alice.request("GET", f"{paths.tasks}?page=0"),
+        await alice.request("GET", f"{paths.tasks}/nonsense"),
+    ):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "ETag" not in answer.headers

@@ -1,0 +1,36 @@
+"""Health: whether the process is alive, and whether it is ready to work (FR-062)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from server.services import Services
+    from tests.client import Answer, Client
+
+
+def outcome(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.error
+
+
+async def test_the_process_is_alive_and_can_work(client: Client) -> None:
+    for path, body in (("/health", {"status": "healthy"}), ("/health/ready", {"status": "ready"})):
+        answer = await client.request("GET", path)
+        assert (answer.status, answer.body) == (200, body)
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
+async def test_without_its_database_it_is_alive_but_not_ready(client: Client) -> None:
+    assert (await client.request("GET", "/health")).status == 200
+    assert outcome(await client.request("GET", "/health/ready")) == (503, "Service temporarily unavailable")
+
+
+async def test_about_to_end_it_is_alive_but_not_ready(client: Client, services: Services) -> None:
+    services.draining = True
+    for path, status in (("/health", 200), ("/health/ready", 503)):
+        answer = await client.request("GET", path)
+        assert answer.status == status
+        assert answer.headers["Connection"] == "close"

@@ -1,0 +1,113 @@
+"""The end of a real process: what is in flight is answered first, as long as there is time (SHUTDOWN_SECONDS)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.client import PASSWORD, PATHS, Person
+from tests.conftest import ORIGIN, SECRET
+from tests.processes import serving, writes_locked
+from tests.raw import connect, head
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.raw import Connection
+
+TASKS = PATHS[0].tasks
+MINIMUM = {
+    "DATABASE_URL": "sqlite:///todo.db",
+    "BETTER_AUTH_SECRET": SECRET,
+    "FRONTEND_URL": ORIGIN,
+    "BCRYPT_ROUNDS": "4",
+    "HOST": "127.0.0.1",
+}
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+
+@pytest.fixture
+def settings(environment: dict[str, str]) -> dict[str, str]:
+    """What a server needs, for each kind of database."""
+    return {**MINIMUM, **environment}
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]], ids=len)
+async def test_a_request_in_flight_is_answered_before_the_end(
+    settings: dict[str, str], tmp_path: Path, numbers: list[int]
+) -> None:
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        with writes_locked(settings["DATABASE_URL"]):
+            await begin_update(busy, alice, task)
+            await has_read(idle)
+            for number in numbers:
+                process.send_signal(number)
+                assert (await process.wait_for("server_draining"))["in_flight"] == 1
+            await idle.send(head("GET", "/health/ready"))
+            ready = await idle.read_answer()
+            assert (ready.status, ready.error) == (503, "Service temporarily unavailable")
+            assert ready.headers["Connection"] == "close"
+            assert await idle.read_to_end() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", client.port)
+            assert process.exit_code is None
+        answer = await busy.read_answer("PUT")
+        assert (answer.status, answer.body["task"]["completed"]) == (200, True)
+        assert answer.headers["Connection"] == "close"
+        assert await busy.read_to_end() == b""
+        assert await process.ended() == 0
+    assert process.events()[-1]["event"] == "server_stopped"
+    assert not process.events("request_cut")
+    assert process.stderr == ""
+
+
+async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> None:
+    settings = {**MINIMUM, "BCRYPT_ROUNDS": "13"}
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        body = json.dumps({"email": client.new_email("alice"), "password": PASSWORD}).encode()
+        await busy.send(head("POST", PATHS[0].register, f"Content-Length: {len(body)}") + body)
+        await has_read(idle)
+        assert await process.stop() == 0
+        answer = await busy.read_answer("POST")
+        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        assert await idle.read_to_end() == b""
+    assert process.events("server_draining")[0]["in_flight"] == 1
+
+
+async def test_a_request_that_outlives_the_time_to_finish_is_cut(settings: dict[str, str], tmp_path: Path) -> None:
+    settings["SHUTDOWN_SECONDS"] = "1"
+    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        with writes_locked(settings["DATABASE_URL"]):
+            await begin_update(busy, alice, task)
+            await has_read(idle)
+            async with asyncio.timeout(4):
+                assert await process.stop() == 0
+            assert await busy.read_to_end() == b""
+    (cut,) = process.events("request_cut")
+    assert (cut["method"], cut["route"], cut["level"]) == ("PUT", f"{TASKS}/{{id}}", "error")
+    assert cut["request_id"]
+    assert process.events("server_stopped")
+    assert len([line for line in process.events("request") if line["request_id"] == cut["request_id"]]) == 1
+    assert process.stderr == ""
+
+
+async def begin_update(connection: Connection, person: Person, task: dict[str, Any]) -> None:
+    """Send a PUT whose answer is not awaited."""
+    body = json.dumps({"completed": True}).encode()
+    line = f"Content-Length: {len(body)}"
+    await connection.send(head("PUT", f"{TASKS}/{task['id']}", line, token=person.token) + body)
+
+
+async def has_read(connection: Connection) -> None:
+    """Return when the server has read what was sent before, on whatever connection."""
+    for _ in range(2):
+        await connection.send(head("GET", "/health"))
+        assert (await connection.read_answer()).status == 200
