@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO, cast
 
 import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+
+from server.tables import format_time
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -28,17 +31,9 @@ def configure(level: str, line_format: str) -> None:
         structlog.contextvars.merge_contextvars,
         _always_name_a_request,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
     ]
-    renderers: list[structlog.typing.Processor]
-    if line_format == "console":
-        renderers = [structlog.dev.ConsoleRenderer()]
-    else:
-        # Frames without their variables: those hold passwords and tokens.
-        renderers = [
-            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            _render_json,
-        ]
+    renderers = RENDERERS[line_format]
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -82,8 +77,21 @@ def _always_name_a_request(_logger: WrappedLogger, _method: str, event: EventDic
     return event
 
 
+def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Tell the time always in the same form: structlog's own leaves the fraction out when it is zero."""
+    event["timestamp"] = format_time(datetime.now(UTC))
+    return event
+
+
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         return orjson.dumps(event, default=repr).decode()
     except TypeError:  # a lone surrogate in somebody's text, or a number past 64 bits: the standard library escapes it
         return json.dumps(event, default=repr)
+
+
+RENDERERS: dict[str, list[structlog.typing.Processor]] = {
+    # Frames without their variables: those hold passwords and tokens.
+    "json": [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _render_json],
+    "console": [structlog.dev.ConsoleRenderer()],
+}
