@@ -97,8 +97,7 @@ async def serve(config: Config) -> None:
         log.info("server_started", host=config.host, port=config.port)
         await stopping.wait()
         await drain(server, services)
-        services.passwords.close()
-        await services.rate_limiter.close()
+        await services.close()
 
 
 async def migrate_schema(config: Config) -> None:
@@ -116,10 +115,10 @@ async def migrate_when_up(config: Config, database: Database, stopping: asyncio.
     if not await wait_for_database(database, stopping):
         return
     try:
-        await asyncio.to_thread(migrate, config.database_url)
+        revision = await asyncio.to_thread(migrate, config.database_url)
     except (SQLAlchemyError, CommandError) as error:
         raise StartError(f"the schema cannot be migrated: {error}") from error
-    log.info("schema_migrated")
+    log.info("schema_migrated", revision=revision)
 
 
 async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:

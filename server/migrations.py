@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 
 from server.config import SQLITE_PREFIX
@@ -21,10 +23,11 @@ LOCK_SECONDS = 30
 CONNECT_SECONDS = 10
 
 
-def migrate(database_url: str) -> None:
-    """Apply the revisions that the database lacks, all in one transaction, behind a lock.
+def migrate(database_url: str) -> str:
+    """Apply the revisions that the database lacks, all in one transaction, behind a lock; return the one that it has.
 
     PostgreSQL's lock is one of the transaction, not of the session: a pooler in transaction mode keeps it too.
+    The schema of a later release stays as it is: this one runs on it after a rollback, or while processes are replaced.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError, alembic.util.CommandError: if the database refuses.
@@ -37,7 +40,13 @@ def migrate(database_url: str) -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-            command.upgrade(alembic_config(connection), "head")
+            config = alembic_config(connection)
+            revisions = ScriptDirectory.from_config(config)
+            found = MigrationContext.configure(connection).get_current_revision()
+            if found and all(known.revision != found for known in revisions.walk_revisions()):
+                return found
+            command.upgrade(config, "head")
+            return str(revisions.get_current_head())
     finally:
         engine.dispose()
 

@@ -21,9 +21,9 @@ from sqlalchemy.exc import IntegrityError
 from server.config import SQLITE_PREFIX
 from server.migrations import alembic_config, migrate
 from server.tables import format_time, metadata, users
-from tests.client import PATHS
+from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import PROJECT, RUN, finished
+from tests.processes import PROJECT, RUN, finished, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from server.services import Services
-    from tests.client import Person
 
 PROCESSES = 4
 COLUMNS = {
@@ -168,6 +167,25 @@ async def test_processes_that_migrate_at_once_do_not_meet(empty_url: str, engine
     with engine.connect() as connection:
         assert {"users", "tasks"} <= set(inspect(connection).get_table_names())
         assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_a_release_runs_on_the_schema_of_a_later_one_and_leaves_it(
+    empty_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    migrate(empty_url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE tasks ADD COLUMN due_at TEXT"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        before = schema(connection)
+    environment = {"DATABASE_URL": empty_url, "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
+    async with serving(tmp_path, environment) as (process, client):
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        assert await alice.list(PATHS[0]) == [task]
+        assert process.events("schema_migrated")[0]["revision"] == "9999"
+    with engine.connect() as connection:
+        assert schema(connection) == before
 
 
 def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) -> None:

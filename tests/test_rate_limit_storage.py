@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 LIMIT = limits.parse("3/minute")
-SLACK_SECONDS = 0.1  # a busy machine's
+SLACK_SECONDS = 0.3  # a busy machine's
 
 
 @asynccontextmanager
