@@ -11,14 +11,14 @@ class Contract:
 
     Args:
         name: of its folder in ``schemas/``.
-        page_size: tasks a page when a list's query names none; None: every task, without pages.
+        always_pages: whether a list has pages if its query names none, too; else it is every task.
         not_json_status: of a body that is not JSON.
     """
 
     name: str
-    page_size: int | None
+    always_pages: bool
     not_json_status: int
 
 
-TODO = Contract("todo", page_size=None, not_json_status=422)
-TASKS = Contract("tasks", page_size=20, not_json_status=400)
+TODO = Contract("todo", always_pages=False, not_json_status=422)
+TASKS = Contract("tasks", always_pages=True, not_json_status=400)

@@ -7,14 +7,10 @@ client's address, and all that stands left of it, like ``X-Real-Ip``, is what th
 from __future__ import annotations
 
 import ipaddress
-import re
-from random import getrandbits
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def client_address(request: HTTPServerRequest, hops: int) -> str:
@@ -33,9 +29,3 @@ def came_over_http(request: HTTPServerRequest, hops: int) -> bool:
     """Tell whether the outermost trusted proxy says that the client used plain HTTP."""
     entries = request.headers.get("X-Forwarded-Proto", "").split(",")
     return hops > 0 and entries[-min(hops, len(entries))].strip().lower() == "http"
-
-
-def request_id(request: HTTPServerRequest) -> str:
-    """Return the caller's request id, a router's most often, if it is a plain one, else a new one."""
-    given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # as nginx makes them

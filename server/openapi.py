@@ -28,6 +28,13 @@ HEADERS = {
     "WWW-Authenticate": "`Bearer`",
     "X-Request-ID": "Names the request in the server's log; the caller's own, if it sent a plain one.",
 }
+TAGS = {"todo": "The todo contract.", "tasks": "The tasks contract.", "health": "For the platform."}
+TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "The token of a registration or login here, or one of Better Auth's (HS256).",
+}
 
 
 def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
@@ -48,22 +55,11 @@ def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": ".", "description": "Where this document is."}],
-        "tags": [
-            {"name": "todo", "description": "The todo contract."},
-            {"name": "tasks", "description": "The tasks contract."},
-            {"name": "health", "description": "For the platform."},
-        ],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": {_component(name): _body(name) for name in SCHEMAS},
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "The token of a registration or login here, or one of Better Auth's (HS256).",
-                }
-            },
+            "securitySchemes": {"token": TOKEN},
         },
     }
 
@@ -152,7 +148,7 @@ def _errors(route: Route, operation: Operation, config: Config) -> list[errors.A
     if operation.body is not None and route.contract is not None:
         name = schema_name(operation.body, route.contract)
         found += [
-            errors.ValidationFailed(BODIES[name].problems(dict.fromkeys(SCHEMAS[name]["properties"]))),
+            errors.ValidationFailed(BODIES[name].faults(dict.fromkeys(SCHEMAS[name]["properties"]))),
             errors.NotJson(route.contract.not_json_status, "Expecting value: line 1 column 1 (char 0)"),
             errors.UnsupportedMediaType(),
         ]

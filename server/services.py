@@ -36,3 +36,8 @@ class Services:
         self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)
         self.passwords = Passwords(self.config.bcrypt_rounds)
         self.rate_limiter = RateLimiter(self.config.auth_rate_limit, self.config.rate_limit_storage)
+
+    async def close(self) -> None:
+        """End the threads of the hashes and the connections of the limits; the database is its opener's to close."""
+        self.passwords.close()
+        await self.rate_limiter.close()

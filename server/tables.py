@@ -38,12 +38,8 @@ def format_time(moment: datetime) -> str:
 class Time(TypeDecorator[str]):
     """A moment: ``timestamptz`` on PostgreSQL, whole microseconds since 1970 on SQLite, which knows no such type."""
 
-    impl = DateTime(timezone=True)
+    impl = DateTime(timezone=True).with_variant(BigInteger(), "sqlite")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        """Return the type of the column."""
-        return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Turn a moment into what the driver takes."""
@@ -59,12 +55,8 @@ class Time(TypeDecorator[str]):
 class Span(TypeDecorator[timedelta]):
     """A distance between moments, in the same two forms."""
 
-    impl = Interval
+    impl = Interval().with_variant(BigInteger(), "sqlite")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        """Return the type of the value."""
-        return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else Interval())
 
     def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
         """Turn a distance into what the driver takes."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from functools import lru_cache
 from typing import Any
 
 import jwt
 
+from server.validation import parse_uuid
+
 _ALGORITHM = "HS256"
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _OPTIONS = {
     "require": ["exp"],
     "verify_aud": False,
@@ -24,11 +24,6 @@ REMEMBERED = 4096  # tokens whose signature need not be checked again
 
 class TokenRejected(Exception):
     """The token is not accepted; the message is the reason, one of a few words for the log."""
-
-
-def parse_uuid(text: object) -> str | None:
-    """Return a UUID in its usual form (RFC 9562 section 4, hyphens, lower case), or None if the text is none."""
-    return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else None
 
 
 class Tokens:
@@ -80,12 +75,8 @@ class Tokens:
             raise TokenRejected("signature") from None
         except jwt.MissingRequiredClaimError:
             raise TokenRejected("no_expiry") from None
-        except (
-            jwt.PyJWTError,
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ):  # an infinite exp overflows, deep JSON recurses
+        # Beside PyJWT's own: an infinite exp overflows, deep JSON recurses.
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             raise TokenRejected("malformed") from None
         # PyJWT takes a numeral in a string for a time; RFC 7519 section 2 (NumericDate) does not.
         if any(type(claims[name]) not in (int, float) for name in ("exp", "nbf") if name in claims):

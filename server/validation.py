@@ -27,41 +27,43 @@ PASSWORD_BYTES = 72  # bcrypt reads no further
 DEPTH = 200  # arrays and objects within each other; jsonschema-rs follows 255
 NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a pair
 
 # "Syntax only": a company's name.local is as good as any.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
-def normalise_email(email: str) -> str:
+def normalise_email(email: str) -> str | None:
     """Return the email as accounts keep it: local part as typed, domain in lower case (RFC 5321 section 2.4).
 
-    Raises:
-        email_validator.EmailNotValidError: for what is no address in RFC 5322's syntax, its local part in ASCII.
+    None stands for what is no address in RFC 5322's syntax, its local part in ASCII.
     """
     if len(email) > EMAIL_LENGTH:  # before the library looks at a megabyte
-        raise email_validator.EmailSyntaxError("too long")
-    return email_validator.validate_email(email, check_deliverability=False, allow_smtputf8=False).normalized
+        return None
+    try:
+        return email_validator.validate_email(email, check_deliverability=False, allow_smtputf8=False).normalized
+    except email_validator.EmailNotValidError:
+        return None
+
+
+def parse_uuid(text: object) -> str | None:
+    """Return a UUID in its usual form (RFC 9562 section 4, hyphens, lower case), or None if the text is none."""
+    return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else None
 
 
 def _is_email(value: str) -> bool:
-    try:
-        normalise_email(value)
-    except email_validator.EmailNotValidError:
-        return False
-    return True
+    return normalise_email(value) is not None
 
 
 def _fits_bcrypt(value: str) -> bool:
     return len(value.encode()) <= PASSWORD_BYTES
 
 
-def _read_schemas() -> dict[str, dict[str, Any]]:
-    files = sorted(SCHEMA_FOLDER.rglob("*.json"))
-    return {str(file.relative_to(SCHEMA_FOLDER)): json.loads(file.read_text("utf-8")) for file in files}
-
-
-SCHEMAS = _read_schemas()
+SCHEMAS: dict[str, dict[str, Any]] = {
+    str(file.relative_to(SCHEMA_FOLDER)): json.loads(file.read_text("utf-8"))
+    for file in sorted(SCHEMA_FOLDER.rglob("*.json"))
+}
 
 
 class Schema:
@@ -78,7 +80,7 @@ class Schema:
         )
         self._fields = list(self._schema.get("properties", ()))
 
-    def problems(self, value: Any) -> list[dict[str, str]]:
+    def faults(self, value: Any) -> list[dict[str, str]]:
         """Return what is wrong with a value: ``{"field", "message"}`` for each field, in the schema's order."""
         found: dict[str, str] = {}
         for error in self._validator.iter_errors(value):

@@ -146,7 +146,7 @@ def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
 
     services = run(io_loop, start())
     yield services
-    services.passwords.close()
+    io_loop.run_sync(services.close)
     io_loop.run_sync(stack.aclose)
 
 

@@ -27,8 +27,8 @@ KEEPALIVE = {  # libpq's: a server that vanished without a word is noticed withi
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-_ping = select(literal(1))
 QUEUE_LENGTH = 1000  # statements that may wait for a connection
+_ping = select(literal(1))
 
 
 class UniqueViolated(Exception):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
-from email_validator import EmailNotValidError
 
 from server.database import UniqueViolated
 from server.errors import EmailTaken, InvalidCredentials
@@ -25,16 +24,13 @@ class AuthHandler(BaseHandler):
 
     action: str
 
-    async def prepare(self) -> None:
-        """Judge the request by its head, and count it.
+    async def check_client(self) -> None:
+        """Count the attempt.
 
         Raises:
             TooManyRequests: if the client's address has made too many.
         """
-        self.check_request()
-        if self.request.method != "OPTIONS":
-            await self.services.rate_limiter.count_attempt(self.action, self.client_address)
-        self.check_body_length()
+        await self.services.rate_limiter.count_attempt(self.action, self.client_address)
 
     def answer_session(self, user: User, status: int) -> None:
         """Answer with a token and its user."""
@@ -51,7 +47,7 @@ class RegisterHandler(AuthHandler):
     async def post(self) -> None:
         """Make an account (FR-007 to FR-012)."""
         body = self.json_body()
-        email = normalise_email(body["email"])
+        email = cast("str", normalise_email(body["email"]))  # the schema asks for an email
         password_hash = await self.services.passwords.hash(body["password"])
         try:
             user = await users.create(self.database, email, password_hash)
@@ -69,7 +65,7 @@ class LoginHandler(AuthHandler):
     async def post(self) -> None:
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
         body = self.json_body()
-        email = account_email(body["email"])
+        email = normalise_email(body["email"])
         account = email or body["email"][:EMAIL_LENGTH]
         async with self.services.rate_limiter.login_attempt(account, self.client_address):
             user = await users.find_by_email(self.database, email) if email else None
@@ -79,11 +75,3 @@ class LoginHandler(AuthHandler):
                 raise InvalidCredentials
         assert user is not None  # noqa: S101  # nobody's password is verified
         self.answer_session(user, 200)
-
-
-def account_email(typed: str) -> str | None:
-    """Return an email as accounts keep it, or None for what is no email and so nobody's."""
-    try:
-        return normalise_email(typed)
-    except EmailNotValidError:
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache, cached_property
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -13,7 +14,7 @@ from tornado.web import RequestHandler
 
 from server import errors
 from server.database import DatabaseBusy, DatabaseUnavailable, Session
-from server.forwarded import came_over_http, client_address, request_id
+from server.forwarded import came_over_http, client_address
 from server.handlers.headers import answer_headers, preflight_headers
 from server.handlers.streaming import StreamingHandler
 from server.operations import schema_name
@@ -21,20 +22,21 @@ from server.tokens import TokenRejected
 from server.validation import BODIES, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-    from types import TracebackType
-
     from server.contracts import Contract
     from server.operations import Operation
 
 log = structlog.get_logger()
-_JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class BaseHandler(StreamingHandler):
-    """A public handler; ``PrivateHandler`` is the one to build on for everything else."""
+    """A public handler; ``PrivateHandler`` is the one to build on for everything else.
+
+    ``cache_control`` is the header of successful answers; those that may be kept have an entity tag too.
+    """
 
     https_exempt = False
+    cache_control = "no-store"
     user_id: str | None = None
 
     def initialize(self, route: str | None = None, contract: Contract | None = None) -> None:
@@ -61,8 +63,9 @@ class BaseHandler(StreamingHandler):
 
     @cached_property
     def request_id(self) -> str:
-        """The caller's request id if it is a plain one, else a new one."""
-        return request_id(self.request)
+        """The caller's request id, a router's most often, if it is a plain one, else a new one."""
+        given = self.request.headers.get("X-Request-ID", "")
+        return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # as nginx makes them
 
     @classmethod
     @cache
@@ -73,18 +76,14 @@ class BaseHandler(StreamingHandler):
             name for name in methods if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
         )
 
-    # The way of a request: prepare, the verb's method, finish.
-
-    def prepare(self) -> Awaitable[None] | None:
-        """Judge the request by its head."""
-        self.check_request()
-        self.check_body_length()
-        return None
-
-    def enter(self) -> None:
-        """Count the request as in flight, and name it in every log line."""
+    async def prepare(self) -> None:
+        """Count the request as in flight, name it in every log line, and judge it by its head."""
         self.services.in_flight.add(self)
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        self.check_request()
+        if self.request.method != "OPTIONS":
+            await self.check_client()
+        self.check_body_length()
 
     def check_request(self) -> None:
         """Check what is the same for every handler: method and HTTPS, in this order.
@@ -92,7 +91,6 @@ class BaseHandler(StreamingHandler):
         Raises:
             MethodNotAllowed, HttpsRequired: as their names say.
         """
-        self.enter()
         allowed = self.allowed_methods()
         if self.request.method not in allowed.split(", "):
             raise errors.MethodNotAllowed(allowed)
@@ -100,22 +98,22 @@ class BaseHandler(StreamingHandler):
         if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
             raise errors.HttpsRequired
 
+    async def check_client(self) -> None:
+        """Let everybody in; other handlers ask for a token, or count attempts."""
+
     def json_body(self) -> dict[str, Any]:
         """Return the request's body, valid by the schema that the verb's ``Operation`` names.
 
         Raises:
             UnsupportedMediaType, NotJson, ValidationFailed: in this order.
         """
-        headers = self.request.headers
-        media_type = headers.get("Content-Type", "application/json").partition(";")[0].strip()
-        if headers.get("Content-Encoding", "identity").lower() != "identity" or not _JSON_TYPE.fullmatch(media_type):
-            raise errors.UnsupportedMediaType
+        self.check_media_type()
         try:
             body = parse_json(bytes(self.body))
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
-        if problems := BODIES[schema_name(self.operation.body or "", self.contract)].problems(body):
-            raise errors.ValidationFailed(problems)
+        if faults := BODIES[schema_name(self.operation.body or "", self.contract)].faults(body):
+            raise errors.ValidationFailed(faults)
         return cast("dict[str, Any]", body)
 
     def options(self, *_path: str) -> None:
@@ -128,6 +126,7 @@ class BaseHandler(StreamingHandler):
     def answer(self, value: Any, status: int = 200) -> None:
         """Answer with a JSON body."""
         self.set_status(status)
+        self.set_header("Cache-Control", self.cache_control)
         self.finish(orjson.dumps(value))
 
     def clear(self) -> None:
@@ -137,14 +136,12 @@ class BaseHandler(StreamingHandler):
         self.set_status(200)
 
     def compute_etag(self) -> str | None:
-        """Give no entity tag; handlers whose answers may be kept give one."""
-        return None
+        """Give a hash of the body, if the answer may be kept (RFC 9110 section 8.8.3)."""
+        return None if self.cache_control == "no-store" else super().compute_etag()
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Decode a part of the path; what is no UTF-8 names nothing, which is a 404 and no fault of its own."""
         return value.decode(errors="replace")
-
-    # Errors, and the log.
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Render any error; what is not of our own vocabulary is a bare 500 (FR-049, FR-052)."""
@@ -160,12 +157,7 @@ class BaseHandler(StreamingHandler):
             self.set_header(name, value)
         self.finish(orjson.dumps(error.body()))
 
-    def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what becomes a 5xx, with its stack trace (FR-051)."""
         if isinstance(value, StreamClosedError) or (isinstance(value, errors.ApiError) and value.status_code < 500):
             return
@@ -178,20 +170,16 @@ class PrivateHandler(BaseHandler):
 
     user_id: str
 
-    def prepare(self) -> Awaitable[None] | None:
-        """Judge the request by its head, the token before anything of its body.
+    async def check_client(self) -> None:
+        """Find out whose token it is.
 
         Raises:
             Unauthorized: without a valid token.
         """
-        self.check_request()
-        if self.request.method != "OPTIONS":
-            try:
-                self.user_id = self.services.tokens.verify(self.request.headers.get("Authorization"))
-            except TokenRejected as rejected:
-                raise self.reject_token(str(rejected)) from None
-        self.check_body_length()
-        return None
+        try:
+            self.user_id = self.services.tokens.verify(self.request.headers.get("Authorization"))
+        except TokenRejected as rejected:
+            raise self.reject_token(str(rejected)) from None
 
     def reject_token(self, reason: str) -> errors.Unauthorized:
         """Log why a token is not accepted, and return the error to raise."""
@@ -202,11 +190,10 @@ class PrivateHandler(BaseHandler):
 class NotFoundHandler(BaseHandler):
     """Unknown paths."""
 
-    def prepare(self) -> Awaitable[None] | None:
+    def check_request(self) -> None:
         """Refuse.
 
         Raises:
             NotFound: always.
         """
-        self.enter()
         raise errors.NotFound

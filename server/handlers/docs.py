@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tornado.web import RequestHandler
-
 from server.errors import NotFound
 from server.handlers.base import BaseHandler
 
@@ -31,15 +29,13 @@ POLICY = "; ".join(
 class PublicHandler(BaseHandler):
     """A handler whose answers anybody may keep, if they ask each time whether they still hold."""
 
+    cache_control = "no-cache"
+
     def answer_file(self, content: bytes, media_type: str) -> None:
         """Answer with a file."""
-        self.set_header("Cache-Control", "no-cache")
+        self.set_header("Cache-Control", self.cache_control)
         self.set_header("Content-Type", media_type)
         self.finish(content)
-
-    def compute_etag(self) -> str | None:
-        """Give a hash of the body."""
-        return RequestHandler.compute_etag(self)
 
 
 class RootHandler(BaseHandler):

@@ -32,9 +32,7 @@ HSTS = "max-age=31536000"
 
 def answer_headers(request: HTTPServerRequest, config: Config, request_id: str) -> HTTPHeaders:
     """Return what every answer to a request carries, errors included."""
-    headers = HTTPHeaders()
-    for name, value in ALWAYS.items():
-        headers[name] = value
+    headers = HTTPHeaders(ALWAYS)
     headers["Date"] = _date(int(time.time()))
     headers["X-Request-ID"] = request_id
     origin = request.headers.get("Origin")

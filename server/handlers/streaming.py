@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from tornado.web import RequestHandler, stream_request_body
 
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from tornado.concurrent import Future
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from server.services import Services
 
+_JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 UNANSWERED = 499  # nginx's number for the log: the connection ended before there was an answer
 
 
@@ -46,6 +48,17 @@ class StreamingHandler(RequestHandler):
         length = self.request.headers.get("Content-Length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self.services.config.max_body_bytes):
             raise BodyTooLarge
+
+    def check_media_type(self) -> None:
+        """Refuse a body that is no JSON by what its head says; one that says nothing is.
+
+        Raises:
+            UnsupportedMediaType: for another type, or an encoding.
+        """
+        headers = self.request.headers
+        media_type = headers.get("Content-Type", "application/json").partition(";")[0].strip()
+        if headers.get("Content-Encoding", "identity").lower() != "identity" or not _JSON_TYPE.fullmatch(media_type):
+            raise UnsupportedMediaType
 
     def data_received(self, chunk: bytes) -> None:
         """Keep a piece of the body, unless the answer is given already."""

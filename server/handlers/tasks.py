@@ -6,48 +6,35 @@ import math
 import re
 
 import orjson
-from tornado.web import RequestHandler
 
 from server.database import ForeignKeyViolated
 from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.operations import Operation, range_fault
 from server.queries import tasks
-from server.tokens import parse_uuid
+from server.validation import parse_uuid
 
 OF_ONE_TASK = (TaskNotFound, AccessDenied)
-CACHE = "private, no-cache"
-PER_PAGE = 20  # of a contract that pages only when asked
+PER_PAGE = 20  # where a query names no number
 QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
 
 
 class TaskHandler(PrivateHandler):
-    """A handler whose successful answers a browser may keep, if it asks each time whether they still hold."""
+    """A handler whose successful answers only their user may keep, and ask each time whether they still hold."""
 
-    def answer(self, value: object, status: int = 200) -> None:
-        """Answer with a JSON body that only its user may keep."""
-        self.set_header("Cache-Control", CACHE)
-        super().answer(value, status)
-
-    def compute_etag(self) -> str | None:
-        """Give a hash of the body; ``If-None-Match`` makes a 304 of it (RFC 9110 section 13.1.2)."""
-        return RequestHandler.compute_etag(self)
+    cache_control = "private, no-cache"
 
 
 class TaskListHandler(TaskHandler):
     """``/api/tasks``, ``/tasks``."""
 
-    @Operation(
-        answer="{contract}/list.json",
-        query=QUERY,
-        headers=("Link", "ETag"),
-    )
+    @Operation(answer="{contract}/list.json", query=QUERY, headers=("Link", "ETag"))
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
-        if self.contract.page_size is None and not self.request.query_arguments.keys() & QUERY.keys():
+        if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
             return await self.answer_all()
         page = self.query_number("page", 1)
-        per_page = self.query_number("per_page", self.contract.page_size or PER_PAGE)
+        per_page = self.query_number("per_page", PER_PAGE)
         found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
         pages = math.ceil(total / per_page)
         self.set_header("Link", page_links(self.request.path, page, per_page, pages))
@@ -64,7 +51,7 @@ class TaskListHandler(TaskHandler):
             return
         # The state is read before any task that is sent: at worst an old tag names newer tasks, and fails next time.
         self.set_header("ETag", f'W/"{await tasks.fetch_state(self.database, self.user_id)}"')
-        self.set_header("Cache-Control", CACHE)
+        self.set_header("Cache-Control", self.cache_control)
         if self.check_etag_header():
             self.set_status(304)
             return

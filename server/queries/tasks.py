@@ -23,26 +23,15 @@ if TYPE_CHECKING:
 Task = dict[str, Any]
 BATCH = 500
 
-_columns = (
-    tasks.c.id,
-    tasks.c.title,
-    tasks.c.description,
-    tasks.c.completed,
-    tasks.c.user_id,
-    tasks.c.created_at,
-    tasks.c.updated_at,
-)
-_names = tuple(str(column.name) for column in _columns)
-_ID = _names.index("id")
-_CREATED_AT = _names.index("created_at")
+_names = ("id", "title", "description", "completed", "user_id", "created_at", "updated_at")  # in answers' order
+_columns = tuple(tasks.c[name] for name in _names)
 
 _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
 _newest_first = (tasks.c.created_at.desc(), tasks.c.id.desc())
 
 _insert = insert(tasks).returning(*_columns)
-_select_all = select(*_columns).where(_owned).order_by(*_newest_first)
-_select_first = _select_all.limit(bindparam("limit"))
+_select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
 _last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
 _select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
 _age = func.sum(tasks.c.updated_at - tasks.c.created_at, type_=NullType())
@@ -82,18 +71,18 @@ _update = (
 )
 
 
-async def create(database: Session, owner: str, title: str, description: str | None) -> Task:
+async def create(database: Session, user_id: str, title: str, description: str | None) -> Task:
     """Store a new, open task (FR-026 to FR-028).
 
     Raises:
-        ForeignKeyViolated: if the owner is no user.
+        ForeignKeyViolated: if there is no such user.
     """
     now = format_time(datetime.now(UTC))
     row = await database.fetch_one(
         _insert,
         {
             "id": str(uuid4()),
-            "user_id": owner,
+            "user_id": user_id,
             "title": title,
             "description": description,
             "completed": False,
@@ -105,49 +94,52 @@ async def create(database: Session, owner: str, title: str, description: str | N
     return _task(row)
 
 
-async def list_batches(database: Session, owner: str) -> AsyncIterator[list[Task]]:
+async def list_batches(database: Session, user_id: str) -> AsyncIterator[list[Task]]:
     """Give every task of a user, newest first (FR-022), in batches of at most ``BATCH``.
 
     Each batch is a statement of its own that goes on where the last one ended: no connection is held and no turn of the
     event loop is long, however many tasks there are.
     """
-    rows = await database.fetch_all(_select_first, {"owner": owner, "limit": BATCH})
+    rows = await database.fetch_all(_select_first, {"owner": user_id, "limit": BATCH})
     while rows:
-        yield [_task(row) for row in rows]
-        if len(rows) < BATCH:
+        batch = [_task(row) for row in rows]
+        yield batch
+        if len(batch) < BATCH:
             return
-        last = {"last_created_at": rows[-1][_CREATED_AT], "last_id": rows[-1][_ID]}
-        rows = await database.fetch_all(_select_next, {"owner": owner, "limit": BATCH, **last})
+        last = {"last_created_at": batch[-1]["created_at"], "last_id": batch[-1]["id"]}
+        rows = await database.fetch_all(_select_next, {"owner": user_id, "limit": BATCH, **last})
 
 
-async def fetch_state(database: Session, owner: str) -> str:
+async def fetch_state(database: Session, user_id: str) -> str:
     """Return a text that changes whenever one of a user's tasks does.
 
     Each update makes the sum of their ages larger, whatever its clock says; only a deletion and a creation by a clock
     that runs behind could hide each other.
     """
-    row = await database.fetch_one(_select_state, {"owner": owner})
+    row = await database.fetch_one(_select_state, {"owner": user_id})
     assert row is not None  # noqa: S101  # aggregates always give a row
     return sha256(repr(row).encode()).hexdigest()
 
 
-async def list_page(database: Session, owner: str, page: int, per_page: int) -> tuple[list[Task], int]:
+async def list_page(database: Session, user_id: str, page: int, per_page: int) -> tuple[list[Task], int]:
     """Return one page of a user's tasks, newest first and counted from 1, and how many tasks there are in all."""
-    rows = await database.fetch_all(_select_page, {"owner": owner, "limit": per_page, "offset": (page - 1) * per_page})
+    rows = await database.fetch_all(
+        _select_page, {"owner": user_id, "limit": per_page, "offset": (page - 1) * per_page}
+    )
     return [_task(row[1:]) for row in rows if row[1] is not None], rows[0][0]
 
 
-async def find(database: Session, owner: str, task_id: str) -> Task:
+async def find(database: Session, user_id: str, task_id: str) -> Task:
     """Return a user's task.
 
     Raises:
         TaskNotFound: if there is none of that id.
         AccessDenied: if it is somebody else's.
     """
-    return _task(await _fetch_owned(database, _select_one, {"owner": owner, "task_id": task_id}))
+    return _task(await _fetch_owned(database, _select_one, {"owner": user_id, "task_id": task_id}))
 
 
-async def change(database: Session, owner: str, task_id: str, values: dict[str, Any]) -> Task:
+async def change(database: Session, user_id: str, task_id: str, values: dict[str, Any]) -> Task:
     """Change what ``values`` holds of title, description and completed, and move ``updated_at`` (FR-035, FR-036).
 
     Raises:
@@ -157,7 +149,7 @@ async def change(database: Session, owner: str, task_id: str, values: dict[str, 
         database,
         _update,
         {
-            "owner": owner,
+            "owner": user_id,
             "task_id": task_id,
             "now": format_time(datetime.now(UTC)),
             "new_title": values.get("title"),
@@ -169,13 +161,13 @@ async def change(database: Session, owner: str, task_id: str, values: dict[str, 
     return _task(row)
 
 
-async def remove(database: Session, owner: str, task_id: str) -> None:
+async def remove(database: Session, user_id: str, task_id: str) -> None:
     """Delete a user's task for good (FR-041).
 
     Raises:
         TaskNotFound, AccessDenied: as ``find``.
     """
-    await _fetch_owned(database, _delete, {"owner": owner, "task_id": task_id})
+    await _fetch_owned(database, _delete, {"owner": user_id, "task_id": task_id})
 
 
 async def _fetch_owned(database: Session, statement: Executable, parameters: dict[str, Any]) -> Row:
