@@ -1,0 +1,135 @@
+"""The plans of the server's own statements: its queries run on a session that has each statement explained."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import psycopg2
+from sqlalchemy.dialects import postgresql
+
+from benchmarks.database import user_id
+from benchmarks.operations import BODIES, PER_PAGE
+from server.errors import AccessDenied
+from server.queries import tasks, users
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from server.database import Session
+
+TURNS = 50
+_DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+Row = tuple[Any, ...]
+Plan = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """Who asks, and for which task."""
+
+    owner: str
+    email: str
+    task_id: str
+
+
+class Explainer:
+    """A session that has each statement explained, runs it, and undoes both; ``plan`` is the last one's."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg2.connect(url)
+        self.plan: Plan = {}
+
+    async def fetch_all(self, statement: Any, parameters: Mapping[str, Any]) -> list[Row]:
+        """Return a statement's rows."""
+        compiled = statement.compile(dialect=_DIALECT)
+        text, values = str(compiled), {**compiled.params, **parameters}
+        self.plan = self.run("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + text, values)[0][0][0]
+        return self.run(text, values)
+
+    async def fetch_one(self, statement: Any, parameters: Mapping[str, Any]) -> Row | None:
+        """Return a statement's first row, if any."""
+        return next(iter(await self.fetch_all(statement, parameters)), None)
+
+    def run(self, text: str, values: object) -> list[Row]:
+        """Return the rows of any SQL, and undo what it did."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(text, values)
+            rows: list[Row] = cursor.fetchall()
+        self._connection.rollback()
+        return rows
+
+
+async def _miss(session: Session, case: Case) -> None:
+    try:
+        await tasks.find(session, user_id(0), case.task_id)
+    except AccessDenied:
+        return
+    raise AssertionError(case)
+
+
+async def _last_page(session: Session, case: Case) -> None:
+    _, total = await tasks.list_page(session, case.owner, 1, PER_PAGE)
+    await tasks.list_page(session, case.owner, total // PER_PAGE, PER_PAGE)
+
+
+async def _second_batch(session: Session, case: Case) -> None:
+    batches = tasks.list_batches(session, case.owner)
+    await anext(batches)
+    await anext(batches)
+
+
+OPERATIONS: dict[str, Callable[[Session, Case], Awaitable[object]]] = {
+    "page 1 of 20, total": lambda session, case: tasks.list_page(session, case.owner, 1, PER_PAGE),
+    "one task": lambda session, case: tasks.find(session, case.owner, case.task_id),
+    "create": lambda session, case: tasks.create(session, case.owner, **BODIES["create"]),
+    "update": lambda session, case: tasks.change(session, case.owner, case.task_id, BODIES["update"]),
+    "delete": lambda session, case: tasks.remove(session, case.owner, case.task_id),
+    "whole list": lambda session, case: anext(tasks.list_batches(session, case.owner)),
+    "state for its tag": lambda session, case: tasks.fetch_state(session, case.owner),
+    "owner, after a miss": _miss,
+    "user by email": lambda session, case: users.find_by_email(session, case.email),
+}
+OF_MANY = {name: OPERATIONS[name] for name in ("page 1 of 20, total", "state for its tag")} | {
+    "last page of 20, total": _last_page,
+    "whole list, second batch of 500": _second_batch,
+}
+
+
+async def explain(explainer: Explainer, operation: Callable[[Session, Case], Awaitable[object]], number: int) -> Plan:
+    """Return the plan of the last statement of an operation that user ``number`` asks for."""
+    # Answered by the index of lists alone: neither the task nor its entry in the primary key is read before its time.
+    newest = "SELECT id::text FROM tasks WHERE user_id = %s ORDER BY created_at DESC, id DESC LIMIT 1"
+    task_id = explainer.run(newest, (user_id(number),))[0][0]
+    await operation(cast("Session", explainer), Case(user_id(number), f"user{number}@example.com", task_id))
+    return explainer.plan
+
+
+async def explain_all(url: str, first: int, count: int) -> dict[str, list[Plan]]:
+    """Return plans of every operation; each is asked for by a user of its own, as far as there are enough."""
+    explainer, found, asked = Explainer(url), dict[str, list[Plan]](), TURNS * len(OPERATIONS)
+    for turn in range(asked):
+        name = list(OPERATIONS)[turn % len(OPERATIONS)]
+        plan = await explain(explainer, OPERATIONS[name], first + count * turn // asked)
+        found.setdefault(name, []).append(plan)
+    return found
+
+
+async def explain_many(url: str, numbers: range, turns: int) -> dict[str, list[list[Plan]]]:
+    """Return plans for users with many tasks, each asking some times."""
+    explainer = Explainer(url)
+    return {
+        name: [[await explain(explainer, operation, number) for _ in range(turns)] for number in numbers]
+        for name, operation in OF_MANY.items()
+    }
+
+
+def indexes(node: Plan) -> set[str]:
+    """Return the names of the indexes that a plan goes through."""
+    named = {node["Index Name"]} if "Index Name" in node else set()
+    return named.union(*(indexes(child) for child in node.get("Plans", [])))
+
+
+def cell(plans: list[Plan]) -> str:
+    """Return medians: milliseconds, pages out of PostgreSQL's buffers + pages from outside."""
+    hit, read = (median(plan["Plan"][f"Shared {kind} Blocks"] for plan in plans) for kind in ("Hit", "Read"))
+    return f"{median(plan['Execution Time'] for plan in plans):.2f} ms, {hit:,.0f} + {read:,.0f}"
