@@ -16,7 +16,7 @@ run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
 	@exec .venv/bin/python run.py
 
 test: .venv/test ## run every test, on SQLite and on PostgreSQL
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
 e2e: .venv/e2e ## test with a browser, generated clients and other strangers (needs Chromium and Node)
 	.venv/bin/python -m pytest tests/e2e $(ARGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from tests.client import Client
 
 
-@pytest.mark.parametrize("given", ["a", "0", "._-", "A-Za-z0-9._-", str(uuid4()), "x" * 128])
+@pytest.mark.parametrize("given", ["a", "0", "._-", "A-Za-z0-9._-", "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11", "x" * 128])
 async def test_a_plain_request_id_is_the_callers(client: Client, given: str) -> None:
     for path in ("/health", "/nowhere", "/tasks"):
         assert (await client.request("GET", path, headers={"X-Request-ID": given})).headers["X-Request-ID"] == given
