@@ -18,7 +18,7 @@ run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
 test: .venv/test ## run every test, on SQLite and on PostgreSQL
 	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-e2e: .venv/e2e ## test with a browser, generated clients and other strangers (needs Chromium and Node)
+e2e: .venv/e2e ## test with a browser, generated clients and other strangers, and many processes behind nginx
 	.venv/bin/python -m pytest tests/e2e $(ARGS)
 
 faults: .venv/faults ## break the server's parts under load, and check what it promises

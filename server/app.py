@@ -115,10 +115,9 @@ async def migrate_when_up(config: Config, database: Database, stopping: asyncio.
     if not await wait_for_database(database, stopping):
         return
     try:
-        revision = await asyncio.to_thread(migrate, config.database_url)
+        await asyncio.to_thread(migrate, config.database_url)
     except (SQLAlchemyError, CommandError) as error:
         raise StartError(f"the schema cannot be migrated: {error}") from error
-    log.info("schema_migrated", revision=revision)
 
 
 async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,7 +166,7 @@ class Config:
             env.read_env(Path(".env"), recurse=False)
         except (OSError, ValueError):
             raise ConfigError([".env: Must be a readable file of UTF-8 text."]) from None
-        storage = "RATE_LIMIT_STORAGE" if "RATE_LIMIT_STORAGE" in os.environ else "REDIS_URL"
+        storage = "REDIS_URL" if env.str("RATE_LIMIT_STORAGE", None) is None else "RATE_LIMIT_STORAGE"
         above_zero = validate.Range(min=0, min_inclusive=False, max=1_000_000)
         values = {
             "database_url": env.database_url("DATABASE_URL"),

@@ -90,8 +90,8 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         return json.dumps(event, default=repr)
 
 
+# Stack traces without the frames' variables: those hold passwords and tokens.
 RENDERERS: dict[str, list[structlog.typing.Processor]] = {
-    # Frames without their variables: those hold passwords and tokens.
     "json": [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _render_json],
-    "console": [structlog.dev.ConsoleRenderer()],
+    "console": [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
 }

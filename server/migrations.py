@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, inspect, text
 
 from server.config import SQLITE_PREFIX
 from server.database import KEEPALIVE
@@ -22,9 +23,11 @@ LOCK_KEY = 0x746F646F  # "todo"; any number that nobody else locks in this datab
 LOCK_SECONDS = 30
 CONNECT_SECONDS = 10
 
+log = structlog.get_logger()
 
-def migrate(database_url: str) -> str:
-    """Apply the revisions that the database lacks, all in one transaction, behind a lock; return the one that it has.
+
+def migrate(database_url: str) -> None:
+    """Apply the revisions that the database lacks, all in one transaction, behind a lock.
 
     PostgreSQL's lock is one of the transaction, not of the session: a pooler in transaction mode keeps it too.
     The schema of a later release stays as it is: this one runs on it after a rollback, or while processes are replaced.
@@ -43,10 +46,12 @@ def migrate(database_url: str) -> str:
             config = alembic_config(connection)
             revisions = ScriptDirectory.from_config(config)
             found = MigrationContext.configure(connection).get_current_revision()
-            if found and all(known.revision != found for known in revisions.walk_revisions()):
-                return found
+            later = found and all(known.revision != found for known in revisions.walk_revisions())
+            if later and {"users", "tasks"} <= set(inspect(connection).get_table_names()):
+                log.warning("schema_is_later", revision=found)
+                return
             command.upgrade(config, "head")
-            return str(revisions.get_current_head())
+            log.info("schema_migrated", revision=revisions.get_current_head())
     finally:
         engine.dispose()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -25,6 +27,8 @@ CALL_SECONDS = 0.1  # for all of a call: connect, TLS, log in, ask
 RETRY_SECONDS = 1
 # Away, full, read-only, loading, locked (RedisError); silent (TimeoutError, an OSError); no Redis at all (ValueError).
 FAULTS = (RedisError, OSError, ValueError)
+
+URL_FAULT = "Must be like redis://localhost:6379/0, port included, with no options but db and redis-py's ssl_…."
 
 T = TypeVar("T")
 
@@ -55,15 +59,15 @@ class SharedStorage(RedisStorage):
     """
 
     def __init__(self, url: str) -> None:
+        if not _is_plain(url):
+            raise ValueError(URL_FAULT)
         try:
             self._pool = Pool.from_url(url.replace("redis+unix", "unix", 1), max_connections=MAX_CONNECTIONS)
             self._pool.make_connection()  # looks at the parameters, and connects to nothing
             options: dict[str, Any] = {"connection_pool": self._pool}
             super().__init__(url, implementation="redispy", key_prefix=KEY_PREFIX, **options)
         except (ValueError, TypeError, AttributeError, RedisError, ConfigurationError):
-            raise ValueError(
-                "Must be like redis://localhost:6379/0, port included, with options of redis-py."
-            ) from None
+            raise ValueError(URL_FAULT) from None
         self._turns = asyncio.Semaphore(self._pool.max_connections)
         self._memory = MemoryStorage()
         self._recovery: asyncio.Task[None] | None = None
@@ -110,3 +114,11 @@ class SharedStorage(RedisStorage):
                     await self.bridge.incr("probe", RETRY_SECONDS)
                 self._recovery = None
         log.info("rate_limit_storage_back")
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether a URL says no more than where the Redis is and how TLS is spoken: the rest changes what calls do."""
+    parts = urlsplit(url)
+    place = parts.scheme == "redis+unix" or re.fullmatch("(/[0-9]*)?", parts.path)
+    options = parse_qs(parts.query, keep_blank_values=True)
+    return bool(place) and all(name == "db" or name.startswith("ssl_") for name in options)

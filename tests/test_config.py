@@ -148,6 +148,10 @@ REFUSED = {
         "redis://localhost:6379?db=s3cr3t",
         "redis://localhost:6379?s3cr3t=1",
         "redis://localhost:6379?retry=s3cr3t",
+        "redis://localhost:6379?credential_provider=s3cr3t",
+        "redis://localhost:6379?encoding=s3cr3t",
+        "redis://localhost:6379?max_connections=0",
+        "redis://localhost:6379/s3cr3t",
         "rediss://localhost:6379?ssl_cert_reqs=s3cr3t",
         "redis+cluster://localhost:6379",
         "redis://user:s3cr3t@localhost:6379/\udcff",
@@ -294,6 +298,14 @@ def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setenv(name, f"{REQUIRED[name]}\udcff")
     (line,) = faults()
     assert line.startswith(f"{name}: ")
+
+
+def test_the_file_names_the_storage_of_rate_limits_before_the_platform_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://redis.example:6379")
+    (tmp_path / ".env").write_text("RATE_LIMIT_STORAGE=memory://\n", "utf-8")
+    assert Config.from_environment().rate_limit_storage == "memory://"
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -407,12 +407,12 @@ async def test_the_form_for_people_is_no_json(tmp_path: Path) -> None:
 
 
 @contextmanager
-def configured(level: str = "info") -> Iterator[None]:
+def configured(level: str = "info", line_format: str = "json") -> Iterator[None]:
     """Set up logging as the server does, and put everything back."""
     root, names = logging.getLogger(), ("alembic", "tornado.general")
     handlers, root_level, levels = root.handlers[:], root.level, [logging.getLogger(name).level for name in names]
     ours = structlog.get_config()
-    logs.configure(level, "json")
+    logs.configure(level, line_format)
     try:
         yield
     finally:
@@ -431,6 +431,22 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert captured.out.count("\n") == 1
     line: dict[str, Any] = json.loads(captured.out)
     return line
+
+
+@pytest.mark.parametrize("line_format", ["json", "console"])
+def test_a_stack_trace_has_no_variables(capsys: pytest.CaptureFixture[str], line_format: str) -> None:
+
+    def fail(secret: str) -> None:
+        raise RuntimeError(len(secret))
+
+    with configured(line_format=line_format):
+        try:
+            fail("a variable " + "of a frame")
+        except RuntimeError:
+            structlog.get_logger().exception("internal_error")
+    written = capsys.readouterr().out
+    assert "RuntimeError" in written
+    assert "a variable of a frame" not in written
 
 
 @pytest.mark.parametrize("name", ["tornado.application", "tornado.general", "asyncio", "aiopg", "concurrent.futures"])

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import func, select
 
+from server.database.postgres import FEW_ROWS, PostgresDriver
 from tests.client import PATHS
 
 if TYPE_CHECKING:
@@ -74,3 +76,13 @@ async def test_the_head_of_a_long_list_comes_without_its_tasks(alice: Person) ->
     shown, head = [await alice.request(method, PATHS[0].tasks) for method in ("GET", "HEAD")]
     assert (head.status, head.headers["ETag"]) == (200, shown.headers["ETag"])
     assert (await alice.request("HEAD", PATHS[0].tasks, headers={"If-None-Match": "*"})).status == 304
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_an_idle_connection_keeps_no_long_result_in_memory(empty_postgresql_url: str) -> None:
+    driver = PostgresDriver(empty_postgresql_url, 5)
+    for rows, kept in ((FEW_ROWS, FEW_ROWS), (FEW_ROWS + 1, -1)):
+        assert len(await driver.execute(select(func.generate_series(1, rows)), {})) == rows
+        ((cursor, _),) = driver._idle
+        assert cursor.raw.rowcount == kept
+    await driver.close()

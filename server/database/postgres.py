@@ -1,4 +1,4 @@
-"""PostgreSQL through aiopg's connections; requests meet aiopg, psycopg2 and libpq nowhere else.
+"""PostgreSQL through aiopg's connections; requests meet aiopg, psycopg2 and libpq here and in ``connection.py`` only.
 
 aiopg's pool is not used: behind the fair queue of ``Database`` a stack of idle connections is all that is left of a
 pool, and aiopg's connects while it holds the lock that everybody else needs to get or return a connection.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from server.database import Row
 
 IDLE_SECONDS = 240  # below the five minutes after which serverless PostgreSQL and many a firewall let go
+FEW_ROWS = 100  # an idle cursor keeps its last result in memory; one with more makes place for a new cursor
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 
@@ -51,10 +52,11 @@ class PostgresDriver:
         """
         text, defaults = self._compile(statement)
         cursor = self._pop_idle() or await connect(self._parameters, self._timeout)
+        rows: list[Row] = []
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
-            return await self._run(cursor, text, {**defaults, **parameters})
+            rows = await self._run(cursor, text, {**defaults, **parameters})
         except psycopg2.errors.UniqueViolation as error:
             raise UniqueViolated(str(error)) from None
         except psycopg2.errors.ForeignKeyViolation as error:
@@ -68,7 +70,10 @@ class PostgresDriver:
                 cursor.connection.close()
                 self._close_idle(started)
             else:
+                if len(rows) > FEW_ROWS:
+                    cursor = await cursor.connection.cursor()
                 self._idle.append((cursor, clock()))
+        return rows
 
     async def close(self) -> None:
         """Close the idle connections; one in use is closed by whoever uses it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.processes import Process
 
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
-UNIT = PROJECT / "deploy" / "todo-api.service"
+UNIT = PROJECT / "deploy" / "todo-api@.service"
 PROGRAMS = Path(sys.executable).parent
 INSTALL_SECONDS = 120
 
@@ -139,4 +139,4 @@ def test_systemd_waits_longer_than_a_server_takes_to_end() -> None:
     text = UNIT.read_text("utf-8")
     (seconds,) = re.findall("^TimeoutStopSec=([0-9]+)$", text, re.MULTILINE)
     assert int(seconds) > 25
-    assert re.findall("^ExecStart=.*/python (.*)$", text, re.MULTILINE) == [Path(RUN[1]).name]
+    assert re.findall("^ExecStart=.*PORT=%i .*/python (.*)$", text, re.MULTILINE) == [Path(RUN[1]).name]

@@ -41,10 +41,9 @@ def assert_stored(load: Load, database: Postgres, unanswered: int = 0) -> None:
 async def test_a_rolling_deploy_fails_no_request(tmp_path: Path, report: Callable[..., None]) -> None:
     async with deployed(tmp_path) as everything:
         cluster, nginx = everything.cluster, everything.nginx
-        async with under_load(nginx) as load, asyncio.TaskGroup() as replacing:
+        async with under_load(nginx) as load:
             for port in itertools.islice(itertools.cycle(cluster.ports), REPLACEMENTS):
-                replacing.create_task(cluster.replace(port))
-                await asyncio.sleep(REPLACEMENT_SECONDS)
+                await asyncio.gather(cluster.replace(port), asyncio.sleep(REPLACEMENT_SECONDS))
         passed_on = sum("," in request["upstreams"] for request in nginx.requests())
         report(requests=len(load.outcomes), failed=len(failed(load.outcomes)), passed_on=passed_on)
         assert not failed(load.outcomes), nginx.errors()
