@@ -31,7 +31,8 @@ async def run_suite(database_url: str, results: Path) -> dict[str, int]:
     """Run what the project's own suite tests on PostgreSQL on this one, and return how many tests did what."""
     environment = {**os.environ, "TEST_DATABASE_URL": database_url}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-k", "postgresql", "-p", "no:cacheprovider", "-q", f"--junitxml={results}"),
+        *(sys.executable, "-m", "pytest", "--numprocesses=auto", "--maxprocesses=4", "-k", "postgresql"),
+        *("-p", "no:cacheprovider", "-q", f"--junitxml={results}"),
         cwd=PROJECT,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
