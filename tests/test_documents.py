@@ -13,7 +13,9 @@ import pytest
 
 from server import errors
 from server.config import Config
+from server.contracts import TASKS, TODO
 from server.routes import ROUTES
+from server.validation import SCHEMAS
 
 if TYPE_CHECKING:
     from tests.client import Client
@@ -33,6 +35,16 @@ def test_every_route_is_in_the_table_of_endpoints() -> None:
         if method not in ("HEAD", "OPTIONS")
     }
     assert methods == documented
+
+
+@pytest.mark.parametrize("body", ["create_task", "update_task"])
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_the_lengths_in_the_table_of_the_contracts_are_those_of_the_schemas(field: str, body: str) -> None:
+    (cells,) = (cells for cells in ROWS if cells[0] == field)
+    documented = [int(re.findall("[0-9]+", cell)[-1]) for cell in cells[1:]]
+    assert documented == [
+        SCHEMAS[f"{contract.name}/{body}.json"]["properties"][field]["maxLength"] for contract in (TODO, TASKS)
+    ]
 
 
 def test_every_setting_is_in_the_table_of_settings() -> None:
