@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from server.database import Row
 
 IDLE_SECONDS = 240  # below the five minutes after which serverless PostgreSQL and many a firewall let go
-FEW_ROWS = 100  # an idle cursor keeps its last result in memory; one with more makes place for a new cursor
+FEW_ROWS = 100  # an open cursor keeps its last result in memory; one with more makes place for a new cursor
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 
@@ -71,6 +71,7 @@ class PostgresDriver:
                 self._close_idle(started)
             else:
                 if len(rows) > FEW_ROWS:
+                    cursor.close()
                     cursor = await cursor.connection.cursor()
                 self._idle.append((cursor, clock()))
         return rows
