@@ -20,30 +20,17 @@ if TYPE_CHECKING:
     from tests.raw import Connection
 
 TASKS = PATHS[0].tasks
-MINIMUM = {
-    "DATABASE_URL": "sqlite:///todo.db",
-    "BETTER_AUTH_SECRET": SECRET,
-    "FRONTEND_URL": ORIGIN,
-    "BCRYPT_ROUNDS": "4",
-    "HOST": "127.0.0.1",
-}
 pytestmark = pytest.mark.usefixtures("io_loop")
-
-
-@pytest.fixture
-def settings(environment: dict[str, str]) -> dict[str, str]:
-    """What a server needs, for each kind of database."""
-    return {**MINIMUM, **environment}
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]], ids=len)
 async def test_a_request_in_flight_is_answered_before_the_end(
-    settings: dict[str, str], tmp_path: Path, numbers: list[int]
+    environment: dict[str, str], tmp_path: Path, numbers: list[int]
 ) -> None:
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+    async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
-        with writes_locked(settings["DATABASE_URL"]):
+        with writes_locked(environment["DATABASE_URL"]):
             await begin_update(busy, alice, task)
             await has_read(idle)
             for number in numbers:
@@ -68,8 +55,13 @@ async def test_a_request_in_flight_is_answered_before_the_end(
 
 
 async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> None:
-    settings = {**MINIMUM, "BCRYPT_ROUNDS": "13"}
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+    environment = {
+        "DATABASE_URL": "sqlite:///todo.db",
+        "BETTER_AUTH_SECRET": SECRET,
+        "FRONTEND_URL": ORIGIN,
+        "BCRYPT_ROUNDS": "13",
+    }
+    async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         body = json.dumps({"email": client.new_email("alice"), "password": PASSWORD}).encode()
         await busy.send(head("POST", PATHS[0].register, f"Content-Length: {len(body)}") + body)
         await has_read(idle)
@@ -80,12 +72,12 @@ async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> 
     assert process.events("server_draining")[0]["in_flight"] == 1
 
 
-async def test_a_request_that_outlives_the_time_to_finish_is_cut(settings: dict[str, str], tmp_path: Path) -> None:
-    settings["SHUTDOWN_SECONDS"] = "1"
-    async with serving(tmp_path, settings) as (process, client), connect(client) as busy, connect(client) as idle:
+async def test_a_request_that_outlives_the_time_to_finish_is_cut(environment: dict[str, str], tmp_path: Path) -> None:
+    environment["SHUTDOWN_SECONDS"] = "1"
+    async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
-        with writes_locked(settings["DATABASE_URL"]):
+        with writes_locked(environment["DATABASE_URL"]):
             await begin_update(busy, alice, task)
             await has_read(idle)
             async with asyncio.timeout(4):
