@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 
 from benchmarks.operations import CREATED_TITLE
-from server.migrations import migrate
+from server.database.migrations import migrate
 from tests.conftest import new_postgresql_database
 from tests.faults.parts import postgres
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.database import ALICE, tidy, user_id
 from benchmarks.operations import BODIES
-from server.tokens import Tokens
+from server.security.tokens import Tokens
 
 if TYPE_CHECKING:
     from benchmarks.contestants import Server

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -15,21 +15,24 @@ from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import Application
 
-from server.database import DatabaseUnavailable, open_database
+from server.api.openapi import build
+from server.config import SQLITE_PREFIX
+from server.database import Database, DatabaseUnavailable
+from server.database.migrations import migrate
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.streaming import UNANSWERED
-from server.listener import make_server
-from server.migrations import migrate
-from server.openapi import build
+from server.http.server import make_server
 from server.routes import ROUTES
 from server.services import Services
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tornado.web import RequestHandler
 
     from server.config import Config
-    from server.database import Database
-    from server.listener import Server
+    from server.database import Driver
+    from server.http.server import Server
 
 DATABASE_WAIT_SECONDS = 30
 DATABASE_RETRY_SECONDS = 0.5
@@ -68,6 +71,25 @@ def log_request(handler: RequestHandler) -> None:
         user_id=handler.user_id,
         remote_ip=handler.client_address,
     )
+
+
+@asynccontextmanager
+async def open_database(config: Config) -> AsyncIterator[Database]:
+    """Open the database that the settings name, without asking it anything yet; close it at the end."""
+    # Only the driver in use is loaded: the other one costs memory and a start's time.
+    driver: Driver
+    if config.database_url.startswith(SQLITE_PREFIX):
+        from server.database.sqlite import SqliteDriver  # noqa: PLC0415
+
+        driver = SqliteDriver(config.database_url, config.database_pool_size, config.database_timeout_seconds)
+    else:
+        from server.database.postgres import PostgresDriver  # noqa: PLC0415
+
+        driver = PostgresDriver(config.database_url, config.database_timeout_seconds)
+    try:
+        yield Database(driver, config.database_pool_size, config.database_timeout_seconds)
+    finally:
+        await driver.close()
 
 
 async def serve(config: Config) -> None:

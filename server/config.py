@@ -118,7 +118,7 @@ def rate_limit_storage(value: str) -> str:
         return value
     if not value.startswith(REDIS_PREFIXES):
         raise ValidationError(f"Must be memory://, or start with {', '.join(REDIS_PREFIXES)}.")
-    from server.sharedlimits import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+    from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
 
     try:
         SharedStorage(value)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO, cast
 
 import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-from server.tables import format_time
+from server import clock
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -79,7 +78,7 @@ def _always_name_a_request(_logger: WrappedLogger, _method: str, event: EventDic
 
 def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Tell the time always in the same form: structlog's own leaves the fraction out when it is zero."""
-    event["timestamp"] = format_time(datetime.now(UTC))
+    event["timestamp"] = clock.format_time(clock.now())
     return event
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.routing import URLSpec
 
-from server.contracts import TASKS, TODO
+from server.api.contracts import TASKS, TODO
 from server.handlers.auth import LoginHandler, RegisterHandler
 from server.handlers.docs import DocsHandler, OpenapiHandler, RootHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.tasks import TaskItemHandler, TaskListHandler
 
 if TYPE_CHECKING:
-    from server.contracts import Contract
+    from server.api.contracts import Contract
     from server.handlers.base import BaseHandler
 
 

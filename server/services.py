@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from server.passwords import Passwords
-from server.ratelimit import RateLimiter
-from server.tokens import Tokens
+from server.security.passwords import Passwords
+from server.security.ratelimit import RateLimiter
+from server.security.tokens import Tokens
 
 if TYPE_CHECKING:
     from server.config import Config

@@ -1,8 +1,8 @@
-"""Alembic's entry: revisions on the connection that ``server.migrations`` opened, or as SQL text (``make schema``)."""
+"""Alembic's entry: revisions on the connection that ``migrate`` opened, or as SQL text (``make schema``)."""
 
 from alembic import context
 
-from server.tables import metadata
+from server.database.tables import metadata
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", literal_binds=True, target_metadata=metadata)

@@ -14,19 +14,19 @@ from referencing.jsonschema import DRAFT202012
 from tornado.httpclient import HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from server.contracts import TASKS, TODO
+from server.api.contracts import TASKS, TODO
+from server.api.openapi import HEADERS
+from server.api.schemas import SCHEMAS
 from server.handlers.auth import LoginHandler, RegisterHandler
 from server.handlers.tasks import TaskListHandler
-from server.openapi import HEADERS
 from server.routes import ROUTES
-from server.validation import SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tornado.httputil import HTTPHeaders
 
-    from server.contracts import Contract
+    from server.api.contracts import Contract
     from server.handlers.base import BaseHandler
 
 PASSWORD = "Correct-horse-7"

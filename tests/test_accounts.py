@@ -14,8 +14,8 @@ import bcrypt
 import pytest
 from structlog.testing import capture_logs
 
+from server.api.schemas import SCHEMAS
 from server.queries import users
-from server.validation import SCHEMAS
 from tests.client import PASSWORD, PATHS
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server import errors
+from server.api.contracts import TASKS, TODO
+from server.api.schemas import SCHEMAS
 from server.config import Config
-from server.contracts import TASKS, TODO
 from server.routes import ROUTES
-from server.validation import SCHEMAS
 
 if TYPE_CHECKING:
     from tests.client import Client

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import bindparam, update
 
-from server.tables import tasks
+from server.database.tables import tasks
 
 if TYPE_CHECKING:
     from server.services import Services

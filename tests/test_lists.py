@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.client import Answer, Paths, Person
 
 
@@ -137,16 +139,10 @@ async def test_following_the_links_meets_every_task_once(alice: Person, paths: P
     assert met == tasks
 
 
-class StoppedClock(datetime):
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime(2025, 1, 1, tzinfo=UTC)
-
-
 async def test_tasks_of_the_same_moment_are_ordered_by_id(
-    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
-    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    stop_clock(datetime(2025, 1, 1, tzinfo=UTC))
     tasks = sorted(await create_some(alice, paths, 8), key=lambda task: task["id"], reverse=True)
     assert len({task["created_at"] for task in tasks}) == 1
     assert await alice.list(paths) == tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import func, select
@@ -12,13 +12,9 @@ from server.database.postgres import FEW_ROWS, PostgresDriver
 from tests.client import PATHS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.client import Person
-
-
-class StoppedClock(datetime):
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime(2025, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -59,11 +55,11 @@ async def test_a_long_list_has_an_entity_tag_that_changes_with_every_task(alice:
 
 @pytest.mark.usefixtures("small_batches")
 async def test_a_change_by_a_clock_that_runs_behind_changes_the_tag_of_a_long_list(
-    alice: Person, monkeypatch: pytest.MonkeyPatch
+    alice: Person, stop_clock: Callable[[datetime], None]
 ) -> None:
     made = [await alice.create(PATHS[0], str(number)) for number in range(4)]
     before = await alice.request("GET", PATHS[0].tasks)
-    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    stop_clock(datetime(2025, 1, 1, tzinfo=UTC))
     await alice.request("PUT", f"{PATHS[0].tasks}/{made[0]['id']}", {"title": "changed"})
     after = await alice.request("GET", PATHS[0].tasks, headers={"If-None-Match": before.headers["ETag"]})
     assert after.status == 200

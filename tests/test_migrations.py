@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,9 +17,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import bindparam, create_engine, delete, func, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
+from server import clock
 from server.config import SQLITE_PREFIX
-from server.migrations import alembic_config, migrate
-from server.tables import format_time, metadata, users
+from server.database.migrations import alembic_config, migrate
+from server.database.tables import metadata, users
 from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
 from tests.processes import PROJECT, RUN, finished, serving
@@ -216,5 +216,5 @@ async def test_deleting_a_user_deletes_its_tasks(services: Services, alice: Pers
 
 def add_user(connection: Connection, email: str) -> None:
     """Insert a user."""
-    values = {"id": str(uuid4()), "email": email, "password_hash": "", "created_at": format_time(datetime.now(UTC))}
+    values = {"id": str(uuid4()), "email": email, "password_hash": "", "created_at": clock.format_time(clock.now())}
     connection.execute(insert(users), values)

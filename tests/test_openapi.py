@@ -11,12 +11,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from server.contracts import TASKS, TODO
+from server.api.contracts import TASKS, TODO
+from server.api.openapi import build
+from server.api.schemas import SCHEMAS
 from server.handlers.base import PrivateHandler
 from server.handlers.docs import FILES
-from server.openapi import build
 from server.routes import ROUTES
-from server.validation import SCHEMAS
 
 if TYPE_CHECKING:
     from server.services import Services

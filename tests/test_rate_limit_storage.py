@@ -11,9 +11,9 @@ import limits
 import pytest
 from structlog.testing import capture_logs
 
-from server import sharedlimits
 from server.errors import TooManyRequests
-from server.ratelimit import RateLimiter
+from server.security import redis_storage
+from server.security.ratelimit import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,7 +70,7 @@ async def test_limits_go_on_in_memory(answer: bytes | None, scheme: str) -> None
             results = await asyncio.gather(*attempts, return_exceptions=True)
             seconds = time.perf_counter() - began
             await limiter.close()
-    assert seconds < sharedlimits.CALL_SECONDS + SLACK_SECONDS
+    assert seconds < redis_storage.CALL_SECONDS + SLACK_SECONDS
     assert results.count(None) == 3
     assert [type(result) for result in results if result is not None] == [TooManyRequests] * 27
     (lost,) = (event for event in events if event["event"] != "rate_limited")

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import server.app
-from server.app import StartError, wait_for_database
+from server.app import StartError, open_database, wait_for_database
 from server.config import Config
-from server.database import open_database
 from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
 from tests.processes import RUN, Gate, client_of, finished, free_port, serving, started

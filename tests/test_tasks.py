@@ -11,13 +11,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
+from server.api.contracts import TODO
+from server.api.schemas import SCHEMAS
 from server.config import SQLITE_PREFIX
-from server.contracts import TODO
-from server.validation import SCHEMAS
 from tests.client import PATHS
 
 if TYPE_CHECKING:
-    from server.contracts import Contract
+    from collections.abc import Callable
+
+    from server.api.contracts import Contract
     from server.services import Services
     from tests.client import Paths, Person
 
@@ -47,14 +49,9 @@ async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, 
 @pytest.mark.parametrize("time_zone", ["UTC", "Asia/Kolkata"])
 @pytest.mark.parametrize("microsecond", [0, 1, 120_000, 999_999])
 async def test_times_are_utc_with_microseconds_whatever_the_clock_and_the_database_show(
-    alice: Person, services: Services, monkeypatch: pytest.MonkeyPatch, time_zone: str, microsecond: int
+    alice: Person, services: Services, stop_clock: Callable[[datetime], None], time_zone: str, microsecond: int
 ) -> None:
-    class StoppedClock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime(2026, 2, 28, 23, 59, 59, microsecond, tzinfo=tz)
-
-    monkeypatch.setattr("server.queries.tasks.datetime", StoppedClock)
+    stop_clock(datetime(2026, 2, 28, 23, 59, 59, microsecond, tzinfo=UTC))
     if not services.config.database_url.startswith(SQLITE_PREFIX):
         await services.database.session().fetch_all(select(func.set_config("TimeZone", time_zone, False)), {})
     task = await alice.create(PATHS[0])
@@ -201,15 +198,10 @@ async def test_a_task_can_be_reopened(alice: Person, paths: Paths) -> None:
 
 
 async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
-    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
-    class ClockBehind(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) - timedelta(hours=1)
-
     task = await alice.create(paths)
-    monkeypatch.setattr("server.queries.tasks.datetime", ClockBehind)
+    stop_clock(datetime.now(UTC) - timedelta(hours=1))
     answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {})
     moved = datetime.fromisoformat(answer.body["task"]["updated_at"]) - datetime.fromisoformat(task["updated_at"])
     assert moved == timedelta(microseconds=1)

@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -317,13 +317,11 @@ async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, 
 
 
 async def test_a_remembered_token_is_refused_once_it_expires(
-    alice: Person, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
-    clock = SimpleNamespace(time=time.time)
-    monkeypatch.setattr("server.tokens.time", clock)
     expires = decoded(alice.token.split(".")[1])["exp"]
-    for now, status in ((expires - 0.001, 200), (expires, 401), (expires + 1, 401)):
-        clock.time = lambda now=now: now
+    for seconds, status in ((-0.001, 200), (0, 401), (1, 401)):
+        stop_clock(datetime.fromtimestamp(expires + seconds, UTC))
         with capture_logs() as events:
             assert (await alice.request("GET", paths.tasks)).status == status
         assert reasons(events) == (["expired"] if status == 401 else [])

@@ -6,19 +6,14 @@ Drivers (``postgres.py``, ``sqlite.py``) run a statement and turn every exceptio
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import literal, select
 
-from server.config import SQLITE_PREFIX
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import Executable
-
-    from server.config import Config
 
 Row = tuple[Any, ...]
 KEEPALIVE = {  # libpq's: a server that vanished without a word is noticed within a minute
@@ -139,22 +134,3 @@ class Session:
             DatabaseUnavailable: if it does not.
         """
         await self.fetch_all(_ping, {})
-
-
-@asynccontextmanager
-async def open_database(config: Config) -> AsyncIterator[Database]:
-    """Open the database that the settings name, without asking it anything yet; close it at the end."""
-    # Only the driver in use is loaded: the other one costs memory and a start's time.
-    driver: Driver
-    if config.database_url.startswith(SQLITE_PREFIX):
-        from server.database.sqlite import SqliteDriver  # noqa: PLC0415
-
-        driver = SqliteDriver(config.database_url, config.database_pool_size, config.database_timeout_seconds)
-    else:
-        from server.database.postgres import PostgresDriver  # noqa: PLC0415
-
-        driver = PostgresDriver(config.database_url, config.database_timeout_seconds)
-    try:
-        yield Database(driver, config.database_pool_size, config.database_timeout_seconds)
-    finally:
-        await driver.close()

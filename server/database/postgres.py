@@ -15,7 +15,7 @@ from psycopg2.extensions import parse_dsn
 from sqlalchemy.dialects import postgresql
 
 from server.database import KEEPALIVE, DatabaseUnavailable, ForeignKeyViolated, StatementFailed, UniqueViolated
-from server.database.connection import connect
+from server.database.aiopg_connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from server.api.operations import Operation
 from server.database import UniqueViolated
 from server.errors import EmailTaken, InvalidCredentials
 from server.handlers.base import BaseHandler
-from server.operations import Operation
 from server.queries import users
-from server.validation import EMAIL_LENGTH, normalise_email
+from server.values import EMAIL_LENGTH, normalise_email
 
 if TYPE_CHECKING:
     from server.queries.users import User

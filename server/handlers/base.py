@@ -13,17 +13,18 @@ from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
 from server import errors
+from server.api.operations import schema_name
+from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, Session
-from server.forwarded import came_over_http, client_address
-from server.handlers.headers import answer_headers, preflight_headers
 from server.handlers.streaming import StreamingHandler
-from server.operations import schema_name
-from server.tokens import TokenRejected
-from server.validation import BODIES, parse_json
+from server.http.headers import answer_headers, preflight_headers
+from server.http.json_body import parse_json
+from server.http.proxies import came_over_http, client_address
+from server.security.tokens import TokenRejected
 
 if TYPE_CHECKING:
-    from server.contracts import Contract
-    from server.operations import Operation
+    from server.api.contracts import Contract
+    from server.api.operations import Operation
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

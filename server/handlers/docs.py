@@ -7,7 +7,7 @@ from pathlib import Path
 from server.errors import NotFound
 from server.handlers.base import BaseHandler
 
-FOLDER = Path(__file__).parent.parent / "docs"
+FOLDER = Path(__file__).parent.parent / "static"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 FILES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
 PAGE = "index.html"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from server.api.operations import Operation
 from server.database import DatabaseUnavailable
 from server.errors import NotReady
 from server.handlers.base import BaseHandler
-from server.operations import Operation
 
 READY_SECONDS = 2.0
 

@@ -7,12 +7,12 @@ import re
 
 import orjson
 
+from server.api.operations import Operation, range_fault
 from server.database import ForeignKeyViolated
 from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
-from server.operations import Operation, range_fault
 from server.queries import tasks
-from server.validation import parse_uuid
+from server.values import parse_uuid
 
 OF_ONE_TASK = (TaskNotFound, AccessDenied)
 PER_PAGE = 20  # where a query names no number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -10,8 +10,9 @@ from uuid import uuid4
 from sqlalchemy import Boolean, bindparam, case, delete, func, insert, literal, select, true, tuple_, update
 from sqlalchemy.types import NullType
 
+from server import clock
+from server.database.tables import Span, Time, tasks
 from server.errors import AccessDenied, TaskNotFound
-from server.tables import Span, Time, format_time, tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,7 +78,7 @@ async def create(database: Session, user_id: str, title: str, description: str |
     Raises:
         ForeignKeyViolated: if there is no such user.
     """
-    now = format_time(datetime.now(UTC))
+    now = clock.format_time(clock.now())
     row = await database.fetch_one(
         _insert,
         {
@@ -151,7 +152,7 @@ async def change(database: Session, user_id: str, task_id: str, values: dict[str
         {
             "owner": user_id,
             "task_id": task_id,
-            "now": format_time(datetime.now(UTC)),
+            "now": clock.format_time(clock.now()),
             "new_title": values.get("title"),
             "sets_description": "description" in values,
             "new_description": values.get("description"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import bindparam, func, insert, select
 
-from server.tables import format_time, users
+from server import clock
+from server.database.tables import users
 
 if TYPE_CHECKING:
     from server.database import Session
@@ -34,7 +34,7 @@ async def create(database: Session, email: str, password_hash: str) -> User:
         UniqueViolated: if the email, in any case, is taken.
     """
     user = User(str(uuid4()), email, password_hash)
-    await database.fetch_one(_insert, {**user._asdict(), "created_at": format_time(datetime.now(UTC))})
+    await database.fetch_one(_insert, {**user._asdict(), "created_at": clock.format_time(clock.now())})
     return user
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 import pytest
 
-from server.validation import parse_uuid
+from server.values import parse_uuid
 from tests.client import PATHS, Client
 from tests.conftest import ORIGIN
 from tests.e2e.typescript import NODE, code_blocks, compiled, run

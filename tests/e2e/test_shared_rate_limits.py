@@ -12,8 +12,8 @@ import limits
 import pytest
 from redis.asyncio import Redis
 
-from server.ratelimit import RateLimiter
-from server.sharedlimits import CALL_SECONDS, MAX_CONNECTIONS
+from server.security.ratelimit import RateLimiter
+from server.security.redis_storage import CALL_SECONDS, MAX_CONNECTIONS
 from tests.client import PASSWORD, PATHS, Client
 from tests.e2e.attempts import LIMIT, REDIS_PASSWORD, Servers, all_of, redis, servers
 from tests.processes import finished, free_port

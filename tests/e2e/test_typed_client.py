@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.contracts import TODO
+from server.api.contracts import TODO
 from server.routes import ROUTES
 from tests.e2e.typescript import NODE, PAGE, code_blocks, compiled, run
 from tests.processes import serving

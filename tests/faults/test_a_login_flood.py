@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.passwords import QUEUE_LENGTH
+from server.security.passwords import QUEUE_LENGTH
 from tests.client import PASSWORD, Person
 from tests.faults.load import Caller, Load
 from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from server.listener import BODY_SECONDS
+from server.http.server import BODY_SECONDS
 from tests.client import Person
 from tests.faults.hostile import body_head, connect, dawdle
 from tests.faults.load import Caller
@@ -38,7 +38,7 @@ SHORT_IDLE_SECONDS = 5
 IMPATIENT = (
     sys.executable,
     "-c",
-    f"import runpy, sys, server.listener; server.listener.IDLE_SECONDS = {SHORT_IDLE_SECONDS}; "
+    f"import runpy, sys, server.http.server; server.http.server.IDLE_SECONDS = {SHORT_IDLE_SECONDS}; "
     "sys.argv = sys.argv[2:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )

@@ -58,7 +58,7 @@ def migrate(database_url: str) -> None:
 
 def alembic_config(connection: Connection) -> AlembicConfig:
     """Return Alembic's settings for revisions on an open connection."""
-    config = AlembicConfig(toml_file=Path(__file__).parent.parent / "pyproject.toml")
+    config = AlembicConfig(toml_file=Path(__file__).parent.parent.parent / "pyproject.toml")
     config.attributes["connection"] = connection
     return config
 

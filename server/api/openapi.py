@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from server import __version__, errors
+from server.api.operations import Operation, range_fault, schema_name
+from server.api.schemas import BODIES, SCHEMAS
 from server.handlers.auth import AuthHandler
 from server.handlers.base import PrivateHandler
-from server.operations import Operation, range_fault, schema_name
-from server.validation import BODIES, SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from limits import RateLimitItem
 
-    from server.sharedlimits import SharedStorage
+    from server.security.redis_storage import SharedStorage
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class RateLimiter:
         self._accounts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shared: SharedStorage | None = None
         if storage != "memory://":
-            from server.sharedlimits import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+            from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
 
             self._shared = SharedStorage(storage)
         self._window = MovingWindowRateLimiter(self._shared or MemoryStorage())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tornado.httputil import HTTPHeaders, format_timestamp
 
-from server.forwarded import came_over_http
+from server.http.proxies import came_over_http
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest

@@ -23,16 +23,13 @@ from sqlalchemy import (
     func,
 )
 
+from server.clock import format_time
+
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-def format_time(moment: datetime) -> str:
-    """Return a moment as statements and answers have it: UTC in ISO 8601, microseconds, a final ``Z`` (FR-055)."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 class Time(TypeDecorator[str]):

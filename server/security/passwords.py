@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import bcrypt
 
 from server.errors import ServiceUnavailable
-from server.validation import PASSWORD_BYTES
+from server.values import PASSWORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

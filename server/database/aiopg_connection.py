@@ -12,8 +12,8 @@ import aiopg
 import psycopg2
 from psycopg2 import extensions
 
+from server.clock import format_time
 from server.database import DatabaseUnavailable
-from server.tables import format_time
 
 if TYPE_CHECKING:
     import weakref

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from server.contracts import Contract
+    from server.api.contracts import Contract
     from server.errors import ApiError
 
 Method = TypeVar("Method", bound="Callable[..., object]")

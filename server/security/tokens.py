@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import Any
 
 import jwt
 
-from server.validation import parse_uuid
+from server import clock
+from server.values import parse_uuid
 
 _ALGORITHM = "HS256"
 _OPTIONS = {
@@ -41,7 +41,7 @@ class Tokens:
 
     def issue(self, user_id: str, email: str) -> str:
         """Return a token for a user (FR-011)."""
-        now = time.time()
+        now = clock.now().timestamp()
         claims = {"sub": user_id, "user_id": user_id, "email": email, "iat": int(now), "exp": int(now + self._seconds)}
         return jwt.encode(claims, self._secret, _ALGORITHM)
 
@@ -57,7 +57,7 @@ class Tokens:
         if scheme.lower() != "bearer":
             raise TokenRejected("not_bearer")
         user_id, expires = self._decode(token.strip())
-        if expires <= time.time():
+        if expires <= clock.now().timestamp():
             raise TokenRejected("expired")
         return user_id
 
@@ -81,7 +81,7 @@ class Tokens:
         # PyJWT takes a numeral in a string for a time; RFC 7519 section 2 (NumericDate) does not.
         if any(type(claims[name]) not in (int, float) for name in ("exp", "nbf") if name in claims):
             raise TokenRejected("malformed")
-        if claims.get("nbf", 0) > time.time():  # PyJWT drops the fraction
+        if claims.get("nbf", 0) > clock.now().timestamp():  # PyJWT drops the fraction
             raise TokenRejected("not_yet_valid")
         return _user_id(claims), claims["exp"]
 

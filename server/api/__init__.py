@@ -1,0 +1,1 @@
+"""What is published: contracts, operations, schemas and the OpenAPI document."""

@@ -1,0 +1,78 @@
+"""JSON in: parsing bodies strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import chain
+from typing import Any, NoReturn
+
+DEPTH = 200  # arrays and objects within each other; jsonschema-rs follows 255
+NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
+
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a pair
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON text that every party reads alike (RFC 8259; RFC 7493, I-JSON, section 2).
+
+    Raises:
+        ValueError: with the reason: no UTF-8, no JSON, a repeated key, a number out of range, or text that is no text
+            (half of a surrogate pair).
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Not UTF-8: byte {error.start}") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("Starts with a byte order mark")
+    try:
+        value = _decoder.decode(text)
+        if _SURROGATE.search(text) or text.count("[") + text.count("{") > DEPTH:
+            _check(value, DEPTH)
+    except RecursionError:
+        raise ValueError("Nested too deeply") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("An object has the same key twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > NUMBER_LENGTH:
+        raise ValueError("A number is too long")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if len(digits) > NUMBER_LENGTH or not math.isfinite(number := float(digits)):
+        raise ValueError("A number is too large or too long")
+    return number
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
+)
+
+
+def _check(value: Any, depth: int) -> None:
+    """Look for text that is none, and for values deeper than this many arrays and objects."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("Text contains half of a surrogate pair") from None
+    elif isinstance(value, list | dict):
+        if depth == 0:
+            raise ValueError("Nested too deeply")
+        for item in value if isinstance(value, list) else chain(value.keys(), value.values()):
+            _check(item, depth - 1)
