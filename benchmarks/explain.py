@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql
 from benchmarks.database import user_id
 from benchmarks.operations import BODIES, PER_PAGE
 from server.errors import AccessDenied
+from server.handlers.tasks import MAX_PIECE
 from server.queries import tasks, users
 
 if TYPE_CHECKING:
@@ -73,9 +74,8 @@ async def _last_page(session: Session, case: Case) -> None:
 
 
 async def _second_batch(session: Session, case: Case) -> None:
-    batches = tasks.list_batches(session, case.owner)
-    await anext(batches)
-    await anext(batches)
+    first = await tasks.list_after(session, case.owner, None, MAX_PIECE)
+    await tasks.list_after(session, case.owner, first[-1], MAX_PIECE)
 
 
 OPERATIONS: dict[str, Callable[[Session, Case], Awaitable[object]]] = {
@@ -84,7 +84,7 @@ OPERATIONS: dict[str, Callable[[Session, Case], Awaitable[object]]] = {
     "create": lambda session, case: tasks.create(session, case.owner, **BODIES["create"]),
     "update": lambda session, case: tasks.change(session, case.owner, case.task_id, BODIES["update"]),
     "delete": lambda session, case: tasks.remove(session, case.owner, case.task_id),
-    "whole list": lambda session, case: anext(tasks.list_batches(session, case.owner)),
+    "whole list": lambda session, case: tasks.list_after(session, case.owner, None, MAX_PIECE),
     "state for its tag": lambda session, case: tasks.fetch_state(session, case.owner),
     "owner, after a miss": _miss,
     "user by email": lambda session, case: users.find_by_email(session, case.email),

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import orjson
 import structlog
@@ -19,25 +19,20 @@ from server.api.openapi import build
 from server.config import SQLITE_PREFIX
 from server.database import Database, DatabaseUnavailable
 from server.database.migrations import migrate
-from server.handlers.base import BaseHandler, NotFoundHandler
-from server.handlers.streaming import UNANSWERED
-from server.http.server import make_server
+from server.handlers.base import FallbackHandler
+from server.http.router import Router
+from server.http.server import Server
 from server.routes import ROUTES
 from server.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tornado.web import RequestHandler
-
     from server.config import Config
     from server.database import Driver
-    from server.http.server import Server
 
 DATABASE_WAIT_SECONDS = 30
 DATABASE_RETRY_SECONDS = 0.5
-LINGER_SECONDS = 0.5  # after the last answer: the client of a kept connection may not have noticed the end yet
-POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
 
@@ -46,31 +41,14 @@ class StartError(Exception):
     """The server cannot start; the message says why, without a secret."""
 
 
-def make_app(services: Services) -> Application:
-    """Return the application; tests and ``serve`` use the same."""
-    return Application(
-        [route.url_spec() for route in ROUTES],
-        default_handler_class=NotFoundHandler,
-        log_function=log_request,
+def make_server(services: Services) -> Server:
+    """Return the server, not yet listening; tests and ``serve`` use the same."""
+    application = Application(
+        log_function=lambda _handler: None,  # handlers write their line when the response has been sent
         openapi=orjson.dumps(build(ROUTES, services.config)),
         services=services,
     )
-
-
-def log_request(handler: RequestHandler) -> None:
-    """Write the one ``request`` line of a request, its path without the query string."""
-    assert isinstance(handler, BaseHandler)  # noqa: S101
-    log.info(
-        "request",
-        request_id=handler.request_id,
-        method=handler.request.method,
-        route=handler.route,
-        path=handler.request.path,
-        status=handler.get_status(),
-        duration_ms=round(handler.request.request_time() * 1000, 3),
-        user_id=handler.user_id,
-        remote_ip=handler.client_address,
-    )
+    return Server(Router(application, ROUTES, FallbackHandler), services.config)
 
 
 @asynccontextmanager
@@ -106,8 +84,7 @@ async def serve(config: Config) -> None:
         if stopping.is_set():
             return
         services = Services(config, database)
-        server = make_server(make_app(services))
-        server.limit_connections(config.database_pool_size)
+        server = make_server(services)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; looking through it for garbage would hold the loop for 45 ms
         try:
@@ -118,7 +95,9 @@ async def serve(config: Config) -> None:
             ) from None
         log.info("server_started", host=config.host, port=config.port)
         await stopping.wait()
-        await drain(server, services)
+        if await server.drain(config.shutdown_seconds):
+            log.info("server_stopped")
+            os._exit(0)  # a thread inside a statement or a hash cannot be stopped
         await services.close()
 
 
@@ -165,37 +144,3 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
         else:
             return True
     return False
-
-
-async def drain(server: Server, services: Services) -> None:
-    """Stop accepting, finish what is in flight within ``SHUTDOWN_SECONDS``, and cut what is left."""
-    services.draining = True
-    server.conn_params.no_keep_alive = True
-    server.stop()
-    log.info("server_draining", in_flight=len(services.in_flight))
-    with suppress(TimeoutError):
-        async with asyncio.timeout(services.config.shutdown_seconds):
-            await finish_requests(server, services)
-    cut = [cast("BaseHandler", handler) for handler in services.in_flight]
-    for handler in cut:
-        log.error("request_cut", request_id=handler.request_id, method=handler.request.method, route=handler.route)
-        handler.set_status(UNANSWERED)
-        log_request(handler)
-    await server.close_all_connections()
-    if cut:  # a thread inside a statement or a hash cannot be stopped, and nobody waits for what it returns
-        log.info("server_stopped")
-        os._exit(0)
-
-
-async def finish_requests(server: Server, services: Services) -> None:
-    """Return when no request is in flight, and for a while none has come on the connections that are still open.
-
-    What comes there is answered with ``Connection: close``; the moment in which a client may send what is never read is
-    left to the connections that nobody has used for that while.
-    """
-    clock = asyncio.get_running_loop().time
-    quiet_since = clock()
-    while services.in_flight or (server._connections and clock() < quiet_since + LINGER_SECONDS):
-        await asyncio.sleep(POLL_SECONDS)
-        if services.in_flight:
-            quiet_since = clock()

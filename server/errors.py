@@ -2,6 +2,7 @@
 
 tornado.web.HTTPError
 └── ApiError                    status, message, headers, details
+    ├── BadRequest              400  not HTTP
     ├── ValidationFailed        400  a body or query parameter that breaks its rule; details name the fields
     ├── NotJson                 400 or 422, by contract
     ├── Unauthorized            401  no valid token
@@ -11,10 +12,15 @@ tornado.web.HTTPError
     ├── NotFound                404  unknown path
     │   └── TaskNotFound        404
     ├── MethodNotAllowed        405
+    ├── RequestTimeout          408
     ├── EmailTaken              409
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415
     ├── TooManyRequests         429
+    ├── HeadTooLarge            431
+    ├── ClientClosedRequest     499  only in the log
+    ├── NotImplementedByServer  501
+    ├── VersionNotSupported     505
     └── InternalError           500  anything unforeseen
         └── ServiceUnavailable  500  the database, or no room to wait for it
             └── NotReady        503  readiness only
@@ -57,6 +63,13 @@ class ApiError(HTTPError):
     def body(self) -> dict[str, Any]:
         """Return the answer's JSON."""
         return {"error": self.text, **({"details": self.details} if self.details else {})}
+
+
+class BadRequest(ApiError):
+    """400: not a request in HTTP/1.1 (RFC 9112)."""
+
+    status = 400
+    message = "Bad request"
 
 
 class ValidationFailed(ApiError):
@@ -134,6 +147,13 @@ class MethodNotAllowed(ApiError):
         super().__init__(headers={"Allow": allowed})
 
 
+class RequestTimeout(ApiError):
+    """408: the request did not arrive in time."""
+
+    status = 408
+    message = "Request timeout"
+
+
 class EmailTaken(ApiError):
     """409: an account with this email exists."""
 
@@ -163,6 +183,34 @@ class TooManyRequests(ApiError):
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class HeadTooLarge(ApiError):
+    """431: the head of the request is too long."""
+
+    status = 431
+    message = "Request header fields too large"
+
+
+class ClientClosedRequest(ApiError):
+    """499: the connection was closed before the response; nginx's status for its log, which is never sent."""
+
+    status = 499
+    message = "Client closed request"
+
+
+class NotImplementedByServer(ApiError):
+    """501: a method that is not registered for HTTP, or a transfer coding other than chunked."""
+
+    status = 501
+    message = "Not implemented"
+
+
+class VersionNotSupported(ApiError):
+    """505: a version other than HTTP/1.x."""
+
+    status = 505
+    message = "HTTP version not supported"
 
 
 class InternalError(ApiError):

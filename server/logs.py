@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO, cast
 
 import orjson
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is handled
+
+
 def configure(level: str, line_format: str) -> None:
     """Set up structlog and the standard library's logging; call it once, before the first line.
 
@@ -27,8 +31,7 @@ def configure(level: str, line_format: str) -> None:
     output = cast("TextIO", _Output())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        _always_name_a_request,
+        _name_request,
         structlog.processors.add_log_level,
         _stamp,
     ]
@@ -71,8 +74,8 @@ class _Output:
         """Do nothing; each line is written through."""
 
 
-def _always_name_a_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event.setdefault("request_id", None)
+def _name_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.setdefault("request_id", request_id.get())
     return event
 
 

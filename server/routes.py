@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from tornado.routing import URLSpec
+from typing import TYPE_CHECKING
 
 from server.api.contracts import TASKS, TODO
 from server.handlers.auth import LoginHandler, RegisterHandler
@@ -21,17 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path and who answers it; ``{id}`` stands for one part of the path."""
+    """A path and who answers it; ``{id}`` stands for its last segment."""
 
     pattern: str
     handler: type[BaseHandler]
     contract: Contract | None = None
-
-    def url_spec(self) -> URLSpec:
-        """Return the route as Tornado takes it."""
-        expression = re.sub(r"\\{\w+\\}", "([^/]+)", re.escape(self.pattern))
-        keywords: dict[str, Any] = {"route": self.pattern, "contract": self.contract}
-        return URLSpec(expression, self.handler, keywords)
 
 
 ROUTES = (

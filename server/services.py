@@ -12,7 +12,6 @@ from server.security.tokens import Tokens
 if TYPE_CHECKING:
     from server.config import Config
     from server.database import Database
-    from server.handlers.streaming import StreamingHandler
 
 
 @dataclass(slots=True)
@@ -29,8 +28,6 @@ class Services:
     tokens: Tokens = field(init=False)
     passwords: Passwords = field(init=False)
     rate_limiter: RateLimiter = field(init=False)
-    draining: bool = field(default=False, init=False)
-    in_flight: set[StreamingHandler] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)

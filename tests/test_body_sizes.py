@@ -10,7 +10,7 @@ from tests.conftest import ORIGIN
 from tests.raw import chunk, chunked, connect, head
 
 if TYPE_CHECKING:
-    from server.services import Services
+    from server.http.server import Server
     from tests.client import Answer, Client, Person
 
 TASKS, REGISTER, LOGIN = "/tasks", "/auth/register", "/auth/login"
@@ -66,14 +66,14 @@ async def test_a_longer_body_is_refused_though_it_is_sent(alice: Person, limit: 
         assert (await connection.read_answer()).status == 200
 
 
-async def test_a_longer_body_is_refused_before_it_is_sent(alice: Person, services: Services) -> None:
+async def test_a_longer_body_is_refused_before_it_is_sent(alice: Person, http_server: Server) -> None:
     length, origin = f"Content-Length: {10**12}", f"Origin: {ORIGIN}"
     for path in (TASKS, REGISTER, LOGIN):
         async with connect(alice.client) as connection:
             await connection.send(head("POST", path, length, origin, token=alice.token))
             assert_too_large(await connection.read_answer())
     assert (await alice.client.request("GET", "/health")).status == 200
-    assert not services.in_flight
+    assert not http_server.in_flight
 
 
 async def test_a_length_of_thousands_of_digits_is_too_long(alice: Person) -> None:
@@ -82,6 +82,13 @@ async def test_a_length_of_thousands_of_digits_is_too_long(alice: Person) -> Non
         async with connect(alice.client) as connection:
             await connection.send(head("POST", path, length, origin, token=alice.token))
             assert_too_large(await connection.read_answer())
+
+
+async def test_a_length_may_have_thousands_of_leading_zeros(alice: Person) -> None:
+    body = b'{"title": "x"}'
+    async with connect(alice.client) as connection:
+        await connection.send(head("POST", TASKS, f"Content-Length: {len(body):05000}", token=alice.token) + body)
+        assert (await connection.read_answer()).status == 201
 
 
 async def test_who_asks_before_sending_a_longer_body_is_refused_at_once(alice: Person) -> None:

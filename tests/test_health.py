@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from server.services import Services
+    from server.http.server import Server
     from tests.client import Answer, Client
 
 
@@ -28,8 +28,8 @@ async def test_without_its_database_it_is_alive_but_not_ready(client: Client) ->
     assert outcome(await client.request("GET", "/health/ready")) == (503, "Service temporarily unavailable")
 
 
-async def test_about_to_end_it_is_alive_but_not_ready(client: Client, services: Services) -> None:
-    services.draining = True
+async def test_about_to_end_it_is_alive_but_not_ready(client: Client, http_server: Server) -> None:
+    http_server.state.draining = True
     for path, status in (("/health", 200), ("/health/ready", 503)):
         answer = await client.request("GET", path)
         assert answer.status == status

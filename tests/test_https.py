@@ -41,7 +41,7 @@ async def test_everybody_else_is_told_to_stay_with_https(
         (204, "OPTIONS", "/tasks"),
         (404, "GET", f"/tasks/{uuid4()}"),
         (404, "GET", "/nowhere"),
-        (405, "FOO", "/tasks"),
+        (405, "PATCH", "/tasks"),
         (400, "PUT", f"/tasks/{uuid4()}"),
     ):
         answer = await client.request(method, path, token=token, headers=headers)
@@ -62,7 +62,7 @@ async def test_health_may_be_asked_over_plain_http(client: Client) -> None:
 
 @https_required
 async def test_path_and_method_are_looked_at_before_https_and_the_token_after(client: Client) -> None:
-    for status, method, path in ((404, "GET", "/nowhere"), (405, "FOO", "/tasks"), (403, "GET", "/tasks")):
+    for status, method, path in ((404, "GET", "/nowhere"), (405, "PATCH", "/tasks"), (403, "GET", "/tasks")):
         assert (await client.request(method, path, headers=HTTP)).status == status
     assert (await client.request("GET", "/tasks", headers=HTTPS)).status == 401
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from server.http.json_body import MAX_VALUES, parse_json
+
 if TYPE_CHECKING:
     from tests.client import Answer, Paths, Person
 
@@ -48,6 +50,9 @@ def outcome(answer: Answer) -> tuple[int, str]:
         pytest.param(beside(b'"a": -' + b"1" * 500_000), id="500000 digits"),
         pytest.param(beside(b'"a": 0.' + b"1" * 5000), id="5000 decimals"),
         pytest.param(beside(b'"a": 1e' + b"1" * 5000), id="exponent of 5000 digits"),
+        pytest.param(beside(b'"a": [' + b"1," * 10_000 + b"1]"), id="10000 values"),
+        pytest.param(beside(b'"a": [' + b"{}," * 5000 + b"1]"), id="5000 objects"),
+        pytest.param(beside(b'"a": "' + b"," * 10_000 + b'"'), id="10000 commas in a text"),
         pytest.param(beside(b'"title": "y"'), id="key twice"),
         pytest.param(beside(b'"\\u0074itle": "y"'), id="key twice, once escaped"),
         pytest.param(beside(b'"a": [{"b": 1, "b": 1}]'), id="key twice within"),
@@ -79,6 +84,12 @@ async def test_what_is_not_json_is_refused(alice: Person, paths: Paths, body: by
         assert detail["field"] == ""
         assert len(detail["message"]) < 200
     assert await alice.list(paths) == []
+
+
+def test_ten_thousand_values_are_taken() -> None:
+    assert len(parse_json(b"[" + b"1," * (MAX_VALUES - 1) + b"1]")) == MAX_VALUES
+    with pytest.raises(ValueError, match="More than 10000 values"):
+        parse_json(b"[" + b"1," * MAX_VALUES + b"1]")
 
 
 @pytest.mark.parametrize("value", [None, True, 1, -0.5, "x", "", [], [{"title": "x"}]])

@@ -451,8 +451,10 @@ def test_a_stack_trace_has_no_variables(capsys: pytest.CaptureFixture[str], line
 
 @pytest.mark.parametrize("name", ["tornado.application", "tornado.general", "asyncio", "aiopg", "concurrent.futures"])
 def test_records_of_other_libraries_have_the_same_form(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    with configured(), structlog.contextvars.bound_contextvars(request_id="the-request"):
+    with configured():
+        token = logs.request_id.set("the-request")
         logging.getLogger(name).warning("%s\nlines", "two")
+        logs.request_id.reset(token)
     line = only_line(capsys)
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "two\nlines", "level": "warning", "logger": name, "request_id": "the-request"}

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("server.queries.tasks.BATCH", 3)
+    for name, value in (("SHORT_LIST", 2), ("MIN_PIECE", 3), ("MAX_PIECE", 3)):
+        monkeypatch.setattr(f"server.handlers.tasks.{name}", value)
     return 3
 
 
@@ -80,7 +81,7 @@ async def test_an_idle_connection_keeps_no_long_result_in_memory(empty_postgresq
     used = []
     for rows in (FEW_ROWS, FEW_ROWS, FEW_ROWS + 1, 1):
         assert len(await driver.execute(select(func.generate_series(1, rows)), {})) == rows
-        ((cursor, _),) = driver._idle
+        ((cursor, _),) = driver._idle  # noqa: SLF001
         used.append(cursor)
     assert used[0] is used[1]
     assert used[0].closed

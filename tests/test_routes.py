@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from server.routes import ROUTES
+from tests.client import PATHS
 from tests.conftest import ORIGIN
 from tests.raw import connect, head
 
@@ -34,7 +36,8 @@ PRIVATE = {
 }
 ALLOW = PUBLIC | PRIVATE
 PATTERNS = [route.pattern for route in ROUTES]
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO", "get", "PREPARE", "FINISH")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "VERSION-CONTROL")
+NO_METHODS = ("FOO", "BREW", "get", "PREPARE", "FINISH", "M-SEARCH")
 
 
 def path_of(pattern: str) -> str:
@@ -70,6 +73,38 @@ async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Cl
             assert answer.body == {"error": "Method not allowed"}
 
 
+async def test_a_path_of_many_segments_is_not_found_as_fast_as_any(client: Client) -> None:
+    started = time.process_time()
+    assert outcome(await client.request("GET", "/%41" * 15_000)) == (404, "Not found")
+    assert time.process_time() - started < 0.03
+
+
+@pytest.mark.parametrize("path", ["/health", "/tasks", "/nowhere"])
+@pytest.mark.parametrize("method", NO_METHODS)
+async def test_a_method_that_is_not_registered_for_http_is_not_implemented(
+    client: Client, method: str, path: str
+) -> None:
+    answer = await client.request(method, path, headers={"Origin": ORIGIN, "X-Request-ID": "mine"})
+    assert outcome(answer) == (501, "Not implemented")
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%74asks", "/%61pi/task%73", "/tasks?x=%", "http://localhost/tasks", "HTTP://other.example:80/tasks?page=1"],
+)
+async def test_every_form_of_a_known_path_is_found(alice: Person, path: str) -> None:
+    async with connect(alice.client) as connection:
+        await connection.send(head("GET", path, token=alice.token))
+        answer = await connection.read_answer()
+        assert (answer.status, answer.body["tasks"]) == (200, [])
+    task = await alice.create(PATHS[1])
+    for escaped in (task["id"].replace("-", "%2D"), "%" + f"{ord(task['id'][0]):x}" + task["id"][1:]):
+        assert (await alice.request("GET", f"/tasks/{escaped}")).body["task"] == task
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "{tasks}", "{tasks}?page=1", "{tasks}/{id}", "{tasks}/x"])
 async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str) -> None:
     task = await alice.create(paths)
@@ -96,7 +131,7 @@ async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str
         "//api/tasks",
         "/api/tasks/1/2",
         "/API/tasks",
-        "/%61pi/tasks",
+        "/%61pi%2Ftasks",
         "/api%2Ftasks",
         "/api/tasks%0A",
         "/api/tasks%00",
@@ -111,7 +146,7 @@ async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str
     ],
 )
 async def test_unknown_paths_are_not_found_by_anybody_with_any_method(client: Client, alice: Person, path: str) -> None:
-    for method in ("GET", "POST", "OPTIONS", "FOO"):
+    for method in ("GET", "POST", "OPTIONS", "PATCH"):
         for token in (None, alice.token):
             assert outcome(await client.request(method, path, token=token)) == (404, "Not found")
 
@@ -146,10 +181,10 @@ WORST = {"Content-Type": "text/plain", "X-Forwarded-Proto": "http"}
 @pytest.mark.parametrize(
     "faulty",
     [
-        Faulty("FOO", "/nowhere", 404, "Not found", WORST, TOO_LARGE, token=False),
+        Faulty("PATCH", "/nowhere", 404, "Not found", WORST, TOO_LARGE, token=False),
         Faulty("OPTIONS", "/nowhere", 404, "Not found", WORST, token=False),
-        Faulty("FOO", "{task}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
-        Faulty("FOO", "{register}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
+        Faulty("PATCH", "{task}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
+        Faulty("PATCH", "{register}", 405, "Method not allowed", WORST, TOO_LARGE, token=False),
         Faulty("PUT", "{task}", 403, "HTTPS is required", WORST, TOO_LARGE, token=False),
         Faulty("POST", "{register}", 403, "HTTPS is required", WORST, TOO_LARGE, token=False),
         Faulty("POST", "{register}", 429, "Too many requests", PLAIN, TOO_LARGE, token=False),
@@ -183,7 +218,7 @@ async def test_of_several_faults_the_first_in_order_is_told(
 
 
 async def test_errors_say_nothing_of_the_inside(client: Client) -> None:
-    for method, path in (("GET", "/nowhere"), ("FOO", "/health"), ("GET", "/tasks")):
+    for method, path in (("GET", "/nowhere"), ("PATCH", "/health"), ("GET", "/tasks")):
         answer = await client.request(method, path)
         assert set(answer.body) == {"error"}
         assert not {"Server", "X-Powered-By", "Etag"} & set(answer.headers)

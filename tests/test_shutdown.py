@@ -50,7 +50,7 @@ async def test_a_request_in_flight_is_answered_before_the_end(
         assert await busy.read_to_end() == b""
         assert await process.ended() == 0
     assert process.events()[-1]["event"] == "server_stopped"
-    assert not process.events("request_cut")
+    assert not process.events("request_aborted")
     assert process.stderr == ""
 
 
@@ -83,7 +83,7 @@ async def test_a_request_that_outlives_the_time_to_finish_is_cut(environment: di
             async with asyncio.timeout(4):
                 assert await process.stop() == 0
             assert await busy.read_to_end() == b""
-    (cut,) = process.events("request_cut")
+    (cut,) = process.events("request_aborted")
     assert (cut["method"], cut["route"], cut["level"]) == ("PUT", f"{TASKS}/{{id}}", "error")
     assert cut["request_id"]
     assert process.events("server_stopped")

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 def _read_time(text: str | None, _cursor: object) -> str | None:
     if text is None:
         return None
-    if text.endswith("+00") and len(text) == _UTC_LENGTH:  # nine of ten, in a session whose time zone is UTC
-        return f"{text[:10]}T{text[11:26]}Z"
+    if text.endswith("+00") and "." in text:  # nearly all, in a session whose time zone is UTC
+        return f"{text[:10]}T{text[11:-3]:0<15}Z"
     return format_time(datetime.fromisoformat(text))
 
 
-_UTC_LENGTH = len("2026-01-01 00:00:00.000001+00")
 _TIME = extensions.new_type(extensions.PYDATETIMETZ.values, "TIME", _read_time)
 
 
@@ -47,9 +46,9 @@ class Connection(aiopg.Connection):
         connection = weak_self()
         if connection is None:
             return
-        idle = connection._waiter is None
+        idle = connection._waiter is None  # noqa: SLF001
         try:
-            aiopg.Connection._ready(weak_self)
+            aiopg.Connection._ready(weak_self)  # noqa: SLF001
         except ValueError:
             connection.close()
         if idle:

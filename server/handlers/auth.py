@@ -24,7 +24,7 @@ class AuthHandler(BaseHandler):
 
     action: str
 
-    async def check_client(self) -> None:
+    async def check_rate_limit(self) -> None:
         """Count the attempt.
 
         Raises:
@@ -46,7 +46,7 @@ class RegisterHandler(AuthHandler):
     @Operation(body="{contract}/register.json", status=201, answer="session.json", errors=(EmailTaken,))
     async def post(self) -> None:
         """Make an account (FR-007 to FR-012)."""
-        body = self.json_body()
+        body = await self.json_body()
         email = cast("str", normalise_email(body["email"]))  # the schema asks for an email
         password_hash = await self.services.passwords.hash(body["password"])
         try:
@@ -64,7 +64,7 @@ class LoginHandler(AuthHandler):
     @Operation(body="login.json", answer="session.json", errors=(InvalidCredentials,))
     async def post(self) -> None:
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
-        body = self.json_body()
+        body = await self.json_body()
         email = normalise_email(body["email"])
         account = email or body["email"][:EMAIL_LENGTH]
         async with self.services.rate_limiter.login_attempt(account, self.client_address):

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, cached_property
-from random import getrandbits
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import structlog
-from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
-from server import errors
+from server import errors, logs
 from server.api.operations import schema_name
 from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, Session
-from server.handlers.streaming import StreamingHandler
-from server.http.headers import answer_headers, preflight_headers
-from server.http.json_body import parse_json
+from server.http.handler import Handler
+from server.http.headers import preflight_headers
+from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
 
 if TYPE_CHECKING:
     from server.api.contracts import Contract
     from server.api.operations import Operation
+    from server.services import Services
+
+LOGGED_PATH_LENGTH = 2000  # characters
 
 log = structlog.get_logger()
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class BaseHandler(StreamingHandler):
+class BaseHandler(Handler):
     """A public handler; ``PrivateHandler`` is the one to build on for everything else.
 
-    ``cache_control`` is the header of successful answers; those that may be kept have an entity tag too.
+    ``cache_control`` is the header of successful responses; those that may be stored have an entity tag too.
     """
 
     https_exempt = False
@@ -44,8 +43,12 @@ class BaseHandler(StreamingHandler):
         """Take what the route table says: the route's pattern and contract."""
         self.route = route
         self.contract = cast("Contract", contract)  # None where no verb asks for it
-        # Tornado would answer 405 before 404 and HTTPS are looked at; ``check_request`` has the contract's order.
-        self.SUPPORTED_METHODS = (self.request.method or "",)
+        self.exchange.on_end = self.log_request
+
+    @property
+    def services(self) -> Services:
+        """The application's services."""
+        return cast("Services", self.settings["services"])
 
     @property
     def operation(self) -> Operation:
@@ -62,12 +65,6 @@ class BaseHandler(StreamingHandler):
         """The client's address, as far as trusted proxies tell it."""
         return client_address(self.request, self.services.config.trusted_proxy_hops)
 
-    @cached_property
-    def request_id(self) -> str:
-        """The caller's request id, a router's most often, if it is a plain one, else a new one."""
-        given = self.request.headers.get("X-Request-ID", "")
-        return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # as nginx makes them
-
     @classmethod
     @cache
     def allowed_methods(cls) -> str:
@@ -78,39 +75,73 @@ class BaseHandler(StreamingHandler):
         )
 
     async def prepare(self) -> None:
-        """Count the request as in flight, name it in every log line, and judge it by its head."""
-        self.services.in_flight.add(self)
-        structlog.contextvars.bind_contextvars(request_id=self.request_id)
-        self.check_request()
-        if self.request.method != "OPTIONS":
-            await self.check_client()
+        """Run the checks that need only the head, in the contract's order."""
+        logs.request_id.set(self.request.id)
+        self.check_path()
+        self.check_method()
+        self.check_https()
+        if self.request.method != "OPTIONS":  # browsers send no token with a preflight request
+            await self.check_rate_limit()
+            self.check_token()
         self.check_body_length()
+        await self.drop_unwanted_body()
 
-    def check_request(self) -> None:
-        """Check what is the same for every handler: method and HTTPS, in this order.
+    def check_path(self) -> None:
+        """Accept the path; ``FallbackHandler`` does not."""
+
+    def check_method(self) -> None:
+        """Refuse a method that the handler does not implement.
 
         Raises:
-            MethodNotAllowed, HttpsRequired: as their names say.
+            MethodNotAllowed: with the methods that it does.
         """
         allowed = self.allowed_methods()
         if self.request.method not in allowed.split(", "):
             raise errors.MethodNotAllowed(allowed)
+
+    def check_https(self) -> None:
+        """Refuse a request that came over plain HTTP, where the settings ask for HTTPS.
+
+        Raises:
+            HttpsRequired: if a trusted proxy says so.
+        """
         config = self.services.config
         if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
             raise errors.HttpsRequired
 
-    async def check_client(self) -> None:
-        """Let everybody in; other handlers ask for a token, or count attempts."""
+    async def check_rate_limit(self) -> None:
+        """Accept any number of requests; ``AuthHandler`` does not."""
 
-    def json_body(self) -> dict[str, Any]:
+    def check_token(self) -> None:
+        """Accept a request without a token; ``PrivateHandler`` does not."""
+
+    def check_body_length(self) -> None:
+        """Refuse a body by its length, before any of it is read.
+
+        Raises:
+            BodyTooLarge: if it exceeds ``MAX_BODY_BYTES``.
+        """
+        if (self.exchange.body_length or 0) > self.services.config.max_body_bytes:
+            raise errors.BodyTooLarge
+
+    async def drop_unwanted_body(self) -> None:
+        """Read the body, if there is one that the verb does not read; raises what ``read_body`` raises."""
+        if self.exchange.body_length != 0:
+            operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
+            if operation is None or operation.body is None:
+                await self.exchange.read_body()
+
+    async def json_body(self) -> dict[str, Any]:
         """Return the request's body, valid by the schema that the verb's ``Operation`` names.
 
         Raises:
-            UnsupportedMediaType, NotJson, ValidationFailed: in this order.
+            BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
         """
-        self.check_media_type()
+        content = await self.exchange.read_body()
+        if not is_json(self.request.headers):
+            raise errors.UnsupportedMediaType
         try:
-            body = parse_json(bytes(self.body))
+            body = parse_json(content)
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
         if faults := BODIES[schema_name(self.operation.body or "", self.contract)].faults(body):
@@ -130,19 +161,9 @@ class BaseHandler(StreamingHandler):
         self.set_header("Cache-Control", self.cache_control)
         self.finish(orjson.dumps(value))
 
-    def clear(self) -> None:
-        """Begin an answer with what every one carries, errors included (Tornado calls this again before an error's)."""
-        self._headers = answer_headers(self.request, self.services.config, self.request_id)
-        self._write_buffer = []
-        self.set_status(200)
-
     def compute_etag(self) -> str | None:
         """Give a hash of the body, if the answer may be kept (RFC 9110 section 8.8.3)."""
         return None if self.cache_control == "no-store" else super().compute_etag()
-
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Decode a part of the path; what is no UTF-8 names nothing, which is a 404 and no fault of its own."""
-        return value.decode(errors="replace")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Render any error; what is not of our own vocabulary is a bare 500 (FR-049, FR-052)."""
@@ -154,13 +175,32 @@ class BaseHandler(StreamingHandler):
         elif not isinstance(error, errors.ApiError):
             error = errors.InternalError()
         self.set_status(error.status_code)
+        if isinstance(error, errors.ClientClosedRequest):
+            self.exchange.abort()
         for name, value in error.headers.items():
             self.set_header(name, value)
         self.finish(orjson.dumps(error.body()))
 
+    def log_request(self, sent: bool) -> None:
+        """Write the one ``request`` line of a request, its path without the query string."""
+        request = self.request
+        if not (sent or self.exchange.response_complete):
+            log.error("request_aborted", request_id=request.id, method=request.method, route=self.route)
+        log.info(
+            "request",
+            request_id=request.id,
+            method=request.method or None,
+            route=self.route,
+            path=request.path[:LOGGED_PATH_LENGTH] or None,
+            status=self.get_status() if sent else errors.ClientClosedRequest.status,
+            duration_ms=round(request.request_time() * 1000, 3),
+            user_id=self.user_id,
+            remote_ip=self.client_address,
+        )
+
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what becomes a 5xx, with its stack trace (FR-051)."""
-        if isinstance(value, StreamClosedError) or (isinstance(value, errors.ApiError) and value.status_code < 500):
+        if isinstance(value, errors.ApiError) and not isinstance(value, errors.InternalError):
             return
         known = isinstance(value, DatabaseUnavailable | errors.ServiceUnavailable)
         log.error("service_unavailable" if known else "internal_error", exc_info=(typ, value, tb))
@@ -171,7 +211,7 @@ class PrivateHandler(BaseHandler):
 
     user_id: str
 
-    async def check_client(self) -> None:
+    def check_token(self) -> None:
         """Find out whose token it is.
 
         Raises:
@@ -188,13 +228,13 @@ class PrivateHandler(BaseHandler):
         return errors.Unauthorized()
 
 
-class NotFoundHandler(BaseHandler):
-    """Unknown paths."""
+class FallbackHandler(BaseHandler):
+    """Unknown paths, and requests that are refused before they are routed."""
 
-    def check_request(self) -> None:
-        """Refuse.
+    def check_path(self) -> None:
+        """Refuse the request.
 
         Raises:
-            NotFound: always.
+            ApiError: ``NotFound``, or what the connection found.
         """
-        raise errors.NotFound
+        raise self.request.refusal or errors.NotFound

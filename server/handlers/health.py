@@ -31,7 +31,7 @@ class ReadyHandler(BaseHandler):
     @Operation(answer="ready.json", errors=(NotReady,))
     async def get(self) -> None:
         """Say whether requests can be served: the database answers and the process is not about to end."""
-        if self.services.draining:
+        if self.exchange.draining:
             raise NotReady
         try:
             await self.services.database.session(READY_SECONDS).ping()

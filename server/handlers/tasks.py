@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -14,7 +15,15 @@ from server.handlers.base import PrivateHandler
 from server.queries import tasks
 from server.values import parse_uuid
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from server.database import Session
+
 OF_ONE_TASK = (TaskNotFound, AccessDenied)
+SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
+PIECE_BYTES = 128 * 1024  # of a longer list, sent at a time
+MIN_PIECE, MAX_PIECE = 24, 500  # tasks; 24 of the longest are 125 KB
 PER_PAGE = 20  # where a query names no number
 QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
 
@@ -32,7 +41,7 @@ class TaskListHandler(TaskHandler):
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
-            return await self.answer_all()
+            return await self.send_all()
         page = self.query_number("page", 1)
         per_page = self.query_number("per_page", PER_PAGE)
         found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
@@ -43,10 +52,10 @@ class TaskListHandler(TaskHandler):
 
     head = get
 
-    async def answer_all(self) -> None:
-        """Answer with every task; many are sent in pieces as they are read."""
-        first: list[tasks.Task] = await anext(tasks.list_batches(self.database, self.user_id), [])
-        if len(first) < tasks.BATCH:
+    async def send_all(self) -> None:
+        """Send every task; a long list is sent in pieces, as the client takes them."""
+        first = await tasks.list_after(self.database, self.user_id, None, SHORT_LIST + 1)
+        if len(first) <= SHORT_LIST:
             self.answer({"tasks": first})
             return
         # The state is read before any task that is sent: at worst an old tag names newer tasks, and fails next time.
@@ -55,19 +64,17 @@ class TaskListHandler(TaskHandler):
         if self.check_etag_header():
             self.set_status(304)
             return
-        await self.send_piece(b'{"tasks":[')
-        if self.request.method == "HEAD":
-            return
-        separator = b""
-        async for batch in tasks.list_batches(self.database, self.user_id):
-            await self.send_piece(separator + orjson.dumps(batch)[1:-1])
-            separator = b","
+        self.write(b'{"tasks":[')
+        if self.request.method != "HEAD":
+            async for piece in json_pieces(self.database, self.user_id):
+                self.write(piece)
+                await self.flush()
         self.finish(b"]}")
 
     @Operation(body="{contract}/create_task.json", status=201, answer="task_answer.json", headers=("Location",))
     async def post(self) -> None:
         """Make a task (FR-023 to FR-029)."""
-        body = self.json_body()
+        body = await self.json_body()
         try:
             task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
         except ForeignKeyViolated:
@@ -104,7 +111,7 @@ class TaskItemHandler(TaskHandler):
     @Operation(body="{contract}/update_task.json", answer="task_answer.json", errors=OF_ONE_TASK)
     async def put(self, path_id: str) -> None:
         """Change what the body names of a task (FR-030 to FR-037)."""
-        values = self.json_body()
+        values = await self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
         self.answer({"task": await tasks.change(self.database, self.user_id, task_id(path_id), values)})
@@ -137,3 +144,17 @@ def page_links(path: str, page: int, per_page: int, pages: int) -> str:
         for relation, target in targets.items()
         if relation in ("first", "last") or 1 <= target <= last
     )
+
+
+async def json_pieces(database: Session, user_id: str) -> AsyncIterator[bytes]:
+    """Give the JSON of all tasks of a user, separated by commas, in pieces of about ``PIECE_BYTES``."""
+    limit, last, separator = MIN_PIECE, None, b""
+    while batch := await tasks.list_after(database, user_id, last, limit):
+        piece = separator + orjson.dumps(batch)[1:-1]
+        last, count = batch[-1], len(batch)
+        batch.clear()  # a client can take its time with the piece
+        yield piece
+        if count < limit:
+            return
+        limit = max(MIN_PIECE, min(MAX_PIECE, PIECE_BYTES * count // len(piece)))
+        separator = b","

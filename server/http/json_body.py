@@ -1,4 +1,4 @@
-"""JSON in: parsing bodies strictly."""
+"""JSON in: which bodies are JSON, and parsing them strictly."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import json
 import math
 import re
 from itertools import chain
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from server.http.exchange import RequestHeaders
 
 DEPTH = 200  # arrays and objects within each other; jsonschema-rs follows 255
 NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
 
+MAX_VALUES = 10_000  # commas and brackets, wherever they stand; more hold the event loop for too long
+
+_JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a pair
+
+
+def is_json(headers: RequestHeaders) -> bool:
+    """Tell whether a body is plain JSON by its head; one without a type is."""
+    media_type = headers.get("Content-Type", "application/json").partition(";")[0].strip()
+    return headers.get("Content-Encoding", "identity").lower() == "identity" and bool(_JSON_TYPE.fullmatch(media_type))
 
 
 def parse_json(body: bytes) -> Any:
     """Return the value of a JSON text that every party reads alike (RFC 8259; RFC 7493, I-JSON, section 2).
 
     Raises:
-        ValueError: with the reason: no UTF-8, no JSON, a repeated key, a number out of range, or text that is no text
-            (half of a surrogate pair).
+        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, half of a surrogate
+            pair, or more than ``MAX_VALUES`` values.
     """
     try:
         text = body.decode("utf-8")
@@ -27,9 +39,12 @@ def parse_json(body: bytes) -> Any:
         raise ValueError(f"Not UTF-8: byte {error.start}") from None
     if text.startswith("\ufeff"):
         raise ValueError("Starts with a byte order mark")
+    brackets = text.count("[") + text.count("{")
+    if brackets + text.count(",") > MAX_VALUES:
+        raise ValueError(f"More than {MAX_VALUES} values")
     try:
         value = _decoder.decode(text)
-        if _SURROGATE.search(text) or text.count("[") + text.count("{") > DEPTH:
+        if _SURROGATE.search(text) or brackets > DEPTH:
             _check(value, DEPTH)
     except RecursionError:
         raise ValueError("Nested too deeply") from None

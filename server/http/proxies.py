@@ -10,22 +10,22 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tornado.httputil import HTTPServerRequest
+    from server.http.exchange import Request
 
 
-def client_address(request: HTTPServerRequest, hops: int) -> str:
+def client_address(request: Request, hops: int) -> str:
     """Return the address that the outermost of ``hops`` trusted proxies saw, else the connection's."""
-    entries = request.headers.get("X-Forwarded-For", "").split(",")
+    entries = request.headers.get("X-Forwarded-For", "").split(",") if hops else []
     if 0 < hops <= len(entries):
         try:
             address = ipaddress.ip_address(entries[-hops].strip())
             return str(getattr(address, "ipv4_mapped", None) or address)
         except ValueError:
             pass
-    return request.remote_ip or ""
+    return request.remote_ip
 
 
-def came_over_http(request: HTTPServerRequest, hops: int) -> bool:
+def came_over_http(request: Request, hops: int) -> bool:
     """Tell whether the outermost trusted proxy says that the client used plain HTTP."""
     entries = request.headers.get("X-Forwarded-Proto", "").split(",")
     return hops > 0 and entries[-min(hops, len(entries))].strip().lower() == "http"

@@ -1,84 +1,200 @@
-"""Where connections come in: the HTTP server, its timeouts, and how many clients it lets in at once."""
+"""Where connections come in: the listening sockets, the limit on connections, and draining."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
-from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from server.http.connection import WRITE_BYTES, Connection, ServerState
 
 if TYPE_CHECKING:
-    from tornado.iostream import IOStream
-    from tornado.web import Application
+    from server.config import Config
+    from server.http.router import Router
 
-IDLE_SECONDS = 100  # longer than the 90 seconds that Heroku's router keeps a connection, or it meets a closed one
-BODY_SECONDS = 15
-HEADER_BYTES = 64 * 1024
-SPARE_FILES = 40  # open files that are no connection: the log, the loop's own, name servers asked, code loaded late
-FILES_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
-WARNING_SECONDS = 60  # from one line about the same trouble to the next
+RESERVED_DESCRIPTORS = 40  # that are not connections: the log, the loop's own, name look-ups, code that is loaded late
+DESCRIPTORS_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
+WARNING_SECONDS = 60  # between two lines about the same trouble
+RETRY_SECONDS = 1  # after accept() failed
+CHECK_SECONDS = 1  # between two checks of the clients' deadlines
+QUIET_SECONDS = 0.5  # after the last response: the client of a kept connection may not have noticed the end yet
+POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
 
 
-class Server(HTTPServer):
-    """Tornado's server, with a limit on connections; whoever comes when it is reached waits in the system's queue.
+class Server:
+    """Accepts connections up to a limit, and ends them in good order.
 
-    Without one the limit is that on open files. There accept() fails again and again, with a stack trace each time, and
-    the database gets no connection either.
+    At the limit, new clients wait in the system's queue. Without one, the limit is that on descriptors: there accept()
+    fails again and again, and the database gets no connection either.
+
+    Args:
+        router: finds the handler of a request.
+        config: the settings.
     """
 
-    most_connections = sys.maxsize
-    _next_warning = 0.0
+    def __init__(self, router: Router, config: Config) -> None:
+        self.state = ServerState(config, router, self._on_lost)
+        self._max_connections = _max_connections(config.database_pool_size)
+        self._accepted = 0  # connections that are not lost yet
+        self._sockets: list[socket.socket] = []
+        self._opening: set[asyncio.Task[object]] = set()
+        self._checks: asyncio.Task[None] | None = None
+        self._next_warning = 0.0
 
-    def limit_connections(self, statements: int) -> None:
-        """Let in as many clients as there are files to open, beside those of so many statements at once and our own."""
-        files = _allow_many_files()
-        self.most_connections = max(files - SPARE_FILES - FILES_PER_STATEMENT * statements, files // 2)
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
 
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Serve a connection; stop accepting if it is the last one that there is room for."""
-        super().handle_stream(stream, address)
-        if len(self._connections) < self.most_connections:
-            return
-        for stop_accepting in self._handlers.values():
-            stop_accepting()
+    @property
+    def in_flight(self) -> int:
+        """The number of requests whose response is not sent yet."""
+        return len(self.state.in_flight)
+
+    def listen(self, port: int, host: str) -> None:
+        """Start to accept connections.
+
+        Args:
+            port: 0 for one that is free.
+            host: a name or an address; empty for every address of the machine.
+
+        Raises:
+            OSError, UnicodeError: if the port is taken, or the host is not this machine.
+        """
+        self._sockets = bind_sockets(port, host or None)
+        for listener in self._sockets:
+            # Connections inherit it: the kernel takes no more of a response than the client has room for, and this.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BYTES)
+        self._resume_accepting()
+        self._checks = asyncio.create_task(self._check_clients())
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting, finish what is in flight within these seconds, and close.
+
+        Returns:
+            The number of requests that took longer, and were aborted.
+        """
+        self.state.draining = True
+        self._stop_accepting()
+        log.info("server_draining", in_flight=self.in_flight)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._finish_requests()
+        aborted = self.in_flight
+        await self.close()
+        return aborted
+
+    async def close(self) -> None:
+        """Abort the requests in flight, and close every connection."""
+        self._stop_accepting()
+        if self._checks is not None:
+            self._checks.cancel()
+        for exchange in self.state.in_flight:
+            exchange.end(sent=False)
+        self.state.in_flight.clear()
+        for connection in list(self.state.connections):
+            connection.abort()
+        await asyncio.sleep(0)  # asyncio calls connection_lost
+
+    def _resume_accepting(self) -> None:
+        for listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _pause_accepting(self) -> None:
+        for listener in self._sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+
+    def _stop_accepting(self) -> None:
+        """Accept the clients that are waiting, then close the ports: that would reset them, whatever they had sent."""
+        self._pause_accepting()
+        for listener in self._sockets:
+            self._accept(listener)
+            listener.close()
+        self._sockets = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept the clients that are waiting, as far as there is room for them."""
+        loop = asyncio.get_running_loop()
+        while self._accepted < self._max_connections:
+            try:
+                client, address = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # by the client, while it waited
+                continue
+            except OSError as error:
+                self._warn("accept_failed", reason=str(error))
+                self._pause_accepting()
+                loop.call_later(RETRY_SECONDS, self._resume_accepting)
+                return
+            self._accepted += 1
+            client.setblocking(False)
+            opening = loop.create_task(
+                loop.connect_accepted_socket(partial(Connection, self.state, address[0]), client)
+            )
+            self._opening.add(opening)  # asyncio itself keeps no task alive
+            opening.add_done_callback(self._opened)
+        self._pause_accepting()
+        self._warn("connections_full", connections=self._accepted)
+
+    def _opened(self, opening: asyncio.Task[object]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled() and opening.exception() is not None:  # the client has reset the connection
+            self._on_lost()
+
+    def _on_lost(self) -> None:
+        if self._accepted == self._max_connections:
+            self._resume_accepting()
+        self._accepted -= 1
+
+    def _warn(self, event: str, **values: object) -> None:
         if (now := asyncio.get_running_loop().time()) >= self._next_warning:
             self._next_warning = now + WARNING_SECONDS
-            log.warning("connections_full", connections=len(self._connections))
+            log.warning(event, **values)
 
-    def on_close(self, server_conn: object) -> None:
-        """Forget a connection; accept again if there was no room before."""
-        super().on_close(server_conn)
-        if len(self._connections) == self.most_connections - 1 and not self._stopped:
-            self.add_sockets(list(self._sockets.values()))
+    async def _check_clients(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            for connection in list(self.state.connections):
+                try:
+                    connection.check(clock())
+                except Exception:  # one connection must not end the checks of all
+                    log.exception("internal_error")
+                    connection.abort()
 
-    def stop(self) -> None:
-        """Stop listening, and accept first who waits already: closing the port would reset them, whatever they sent."""
-        for listener in self._sockets.values():
-            with suppress(OSError):  # BlockingIOError: nobody waits any more
-                while len(self._connections) < self.most_connections:
-                    self._handle_connection(*listener.accept())
-        super().stop()
+    async def _finish_requests(self) -> None:
+        """Return when no request is in flight, and for a while none has arrived on the connections that are still open.
+
+        What arrives there is responded to with ``Connection: close``; a connection is closed without a response only if
+        no client has used one for that while.
+        """
+        clock = asyncio.get_running_loop().time
+        quiet_since = clock()
+        while self.in_flight or (self._accepted and clock() < quiet_since + QUIET_SECONDS):
+            await asyncio.sleep(POLL_SECONDS)
+            if self.in_flight:
+                quiet_since = clock()
 
 
-def make_server(app: Application) -> Server:
-    """Return the HTTP server of an application, not yet listening."""
-    return Server(
-        app,
-        max_header_size=HEADER_BYTES,
-        max_body_size=sys.maxsize,  # handlers have a limit of their own, and an answer for it
-        idle_connection_timeout=IDLE_SECONDS,
-        body_timeout=BODY_SECONDS,
-    )
+def _max_connections(statements: int) -> int:
+    """Return how many clients to accept: one for each descriptor that statements and the process itself do not need."""
+    descriptors = _raise_descriptor_limit()
+    return max(descriptors - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_STATEMENT * statements, descriptors // 2)
 
 
-def _allow_many_files() -> int:
-    """Raise the limit on open files, one for each connection, as far as the platform lets us, and return it."""
+def _raise_descriptor_limit() -> int:
+    """Raise the limit on descriptors as far as the platform allows, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS says that there is no limit, and refuses to have none
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

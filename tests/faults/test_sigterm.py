@@ -53,12 +53,12 @@ class Polite(Caller):
     async def work(self, requests: Iterator[tuple[str, str, Any, str]]) -> None:
         """Send requests, each once, until the server refuses a connection."""
         for method, path, value, name in itertools.islice(requests, LIMIT):
-            if self._streams is not None and self._streams[0].at_eof():
+            if self.streams is not None and self.streams[0].at_eof():
                 self.close()
-            new = self._streams is None
+            new = self.streams is None
             if new:
                 try:
-                    self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                    self.streams = await asyncio.open_connection("127.0.0.1", self._port)
                 except OSError:
                     self.refused = True
                     return
@@ -145,7 +145,7 @@ async def test_nothing_that_was_accepted_fails_under_load(
                 assert {answer.status for answer in answers} == {200, 201}
                 assert all(client.refused for client in clients)
                 assert len(lines) == len(answers)  # nothing was read that was not answered
-                assert not server.events("request_cut")
+                assert not server.events("request_aborted")
                 assert server.process.stderr == ""
         stored = {str(title) for (title,) in database.execute("SELECT title FROM tasks WHERE title LIKE 'task %%'")}
     report(rounds=figures, acknowledged=len(acknowledged), stored=len(stored))
@@ -244,7 +244,7 @@ async def test_a_long_list_is_sent_to_its_end_and_its_client_may_ask_once_more(
         await connection.send(head("GET", "/health"))
         assert (await connection.read_answer()).headers["Connection"] == "close"
         assert await server.process.ended() == 0
-        assert not server.events("request_cut")
+        assert not server.events("request_aborted")
 
 
 async def read_until(reader: asyncio.StreamReader, end: bytes) -> bytes:
@@ -295,7 +295,7 @@ async def test_requests_that_outlive_the_time_to_finish_are_cut_and_logged(
             assert await server.process.ended() == 0
             ended = time.monotonic() - signalled
             await asyncio.gather(*working)
-    cuts = server.events("request_cut")
+    cuts = server.events("request_aborted")
     lines = {line["request_id"]: line for line in server.events("request")}
     report(in_flight=len(cuts), end_after_ms=round(1000 * ended))
     assert sum(len(client.cut) for client in clients) == len(cuts) == CLIENTS
@@ -309,7 +309,7 @@ async def test_requests_that_outlive_the_time_to_finish_are_cut_and_logged(
 async def all_in_flight(connection: Connection, server: Server, clients: list[Polite]) -> None:
     """Return when the server has read what each client has sent: what is asked later is answered later."""
     async with asyncio.timeout(20):
-        while any(client._streams is None for client in clients):  # noqa: ASYNC110  # any of many
+        while any(client.streams is None for client in clients):  # noqa: ASYNC110  # any of many
             await asyncio.sleep(0.002)
     for _ in range(3):
         await connection.send(head("GET", "/health"))

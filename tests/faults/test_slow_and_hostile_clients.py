@@ -6,14 +6,15 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from statistics import median
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from server.http.server import BODY_SECONDS
+from server.errors import ClientClosedRequest
+from server.http.connection import BODY_SECONDS
 from tests.client import Person
 from tests.faults.hostile import body_head, connect, dawdle
 from tests.faults.load import Caller
@@ -21,6 +22,7 @@ from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds,
 from tests.faults.parts import postgres
 from tests.faults.servers import Server, running
 from tests.processes import PROJECT, started
+from tests.raw import head
 
 if TYPE_CHECKING:
     import socket
@@ -33,12 +35,17 @@ FEW = 50
 ROUNDS = 4
 TASKS = 20
 PATIENCE_SECONDS = 30
-SHORT_IDLE_SECONDS = 5
-# The server itself, with one constant changed: a hundred seconds are long for a test.
+SHORT_SECONDS = 5
+STALLED = 200
+SCRIPT = "/docs/swagger-ui-bundle.js"
+SCRIPT_BYTES = (PROJECT / "server/static/swagger-ui-bundle.js").stat().st_size
+MEGABYTES = 60  # 300 KiB for each stalled client
+# The server itself, with three constants changed: thirty seconds are long for a test.
 IMPATIENT = (
     sys.executable,
     "-c",
-    f"import runpy, sys, server.http.server; server.http.server.IDLE_SECONDS = {SHORT_IDLE_SECONDS}; "
+    "import runpy, sys, server.http.connection as connection; "
+    f"connection.IDLE_SECONDS = connection.HEAD_SECONDS = connection.SEND_SECONDS = {SHORT_SECONDS}; "
     "sys.argv = sys.argv[2:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )
@@ -105,13 +112,15 @@ async def test_others_are_served_as_fast_as_ever(
     assert not troubles
 
 
-async def seconds_until_closed(connections: Iterable[socket.socket], since: float) -> list[float]:
-    """Return when the server closed each connection."""
+async def seconds_until_closed(connections: Iterable[socket.socket], since: float, *, timed_out: bool) -> list[float]:
+    """Return when the server closed each connection, if they timed out with a response that says so."""
     loop = asyncio.get_running_loop()
 
     async def wait(connection: socket.socket) -> float:
-        with suppress(ConnectionError):
-            assert await loop.sock_recv(connection, 1) == b""
+        received = b""
+        while piece := await loop.sock_recv(connection, 65536):
+            received += piece
+        assert received.startswith(b"HTTP/1.1 408 ") is timed_out
         return time.perf_counter() - since
 
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -127,14 +136,18 @@ async def test_the_slow_are_closed_however_steadily_they_send(
     ):
         mallory = await Person.register(server.client, "mallory")
         since = time.perf_counter()
+        idle = [await connect(server.port) for _ in range(FEW)]
         headers = [await connect(server.port) for _ in range(FEW)]
         bodies = [await connect(server.port, body_head(mallory.token)) for _ in range(FEW)]
         refused = [await connect(server.port, body_head("none")) for _ in range(FEW)]
         dawdling = asyncio.create_task(dawdle(headers, bodies + refused))
         assert {(await asyncio.get_running_loop().sock_recv(one, 65536))[:12] for one in refused} == {b"HTTP/1.1 401"}
-        seconds = [await seconds_until_closed(group, since) for group in (headers, bodies, refused)]
+        seconds = [
+            await seconds_until_closed(group, since, timed_out=group in (headers, bodies))
+            for group in (idle, headers, bodies, refused)
+        ]
         dawdling.cancel()
-        for connection in (*headers, *bodies, *refused):
+        for connection in (*idle, *headers, *bodies, *refused):
             connection.close()
         await asyncio.gather(dawdling, return_exceptions=True)
         server.client.close()
@@ -143,11 +156,65 @@ async def test_the_slow_are_closed_however_steadily_they_send(
         assert (await caller.call("GET", "/health")).status == 200
         caller.close()
         assert await server.process.stop() == 0
-        assert not server.events("request_cut")
+        assert not server.events("request_aborted")
 
-    names = ("header", "body", "refused_body")
+    names = ("idle", "header", "body", "refused_body")
     report(**{f"{name}_closed_after": round(max(group), 1) for name, group in zip(names, seconds, strict=True)})
-    for group, limit in zip(seconds, (SHORT_IDLE_SECONDS, BODY_SECONDS, BODY_SECONDS), strict=True):
+    for group, limit in zip(seconds, (SHORT_SECONDS, SHORT_SECONDS, BODY_SECONDS, BODY_SECONDS), strict=True):
         assert min(group) > limit - 1
         assert max(group) < limit + 3
     assert left == 0
+
+
+async def test_clients_that_do_not_read_hold_little_memory_and_are_closed(
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
+) -> None:
+    asked = head("GET", SCRIPT)
+    settings = {"DATABASE_URL": "sqlite:///todo.db", "SHUTDOWN_SECONDS": "1"}
+    async with running(tmp_path, environment | settings, prefix=IMPATIENT) as server:
+        before = server.memory()
+        since = time.perf_counter()
+        stalled = [await connect(server.port, asked) for _ in range(STALLED)]
+        slow = asyncio.create_task(read_slowly(await connect(server.port, asked)))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while open_connections(server) > 1:  # the slow reader's  # noqa: ASYNC110  # in another process
+                await asyncio.sleep(0.1)
+        closed_after = time.perf_counter() - since
+        grown = server.peak_memory() - before
+        received = await slow
+        read_for = time.perf_counter() - since
+        for connection in stalled:
+            connection.close()
+        aborted = [line["status"] for line in server.events("request") if line["path"] == SCRIPT]
+        stalled = [await connect(server.port, asked) for _ in range(FEW)]
+        ended_since = time.perf_counter()
+        assert await server.process.stop() == 0
+        ended_after = time.perf_counter() - ended_since
+        for connection in stalled:
+            connection.close()
+    report(
+        stalled=STALLED,
+        megabytes_grown=round(grown, 1),
+        closed_after=round(closed_after, 1),
+        slow_reader_took=round(read_for, 1),
+        ended_after=round(ended_after, 1),
+    )
+    assert grown < MEGABYTES
+    assert SHORT_SECONDS - 1 < closed_after < SHORT_SECONDS + 3
+    assert received == SCRIPT_BYTES
+    assert read_for > 2 * SHORT_SECONDS
+    assert sorted(aborted) == [200] + [ClientClosedRequest.status] * STALLED
+    assert ended_after < 2
+
+
+async def read_slowly(connection: socket.socket) -> int:
+    """Return the length of a response's content that is read at 128 KiB a second."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    while len(received.partition(b"\r\n\r\n")[2]) < SCRIPT_BYTES:
+        piece = await loop.sock_recv(connection, 32 * 1024)
+        assert piece, len(received)
+        received += piece
+        await asyncio.sleep(0.25)
+    connection.close()
+    return len(received.partition(b"\r\n\r\n")[2])
