@@ -1,4 +1,4 @@
-"""The plans of the server's own statements: its queries run on a session that has each statement explained."""
+"""The plans of the server's own statements: its queries run on a database that has each statement explained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from server.queries import tasks, users
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from server.database import Session
+    from server.database import RequestDatabase
 
 TURNS = 50
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class Case(NamedTuple):
 
 
 class Explainer:
-    """A session that has each statement explained, runs it, and undoes both; ``plan`` is the last one's."""
+    """A database that has each statement explained, runs it, and undoes both; ``plan`` is the last one's."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg2.connect(url)
@@ -60,34 +60,34 @@ class Explainer:
         return rows
 
 
-async def _miss(session: Session, case: Case) -> None:
+async def _miss(database: RequestDatabase, case: Case) -> None:
     try:
-        await tasks.find(session, user_id(0), case.task_id)
+        await tasks.get(database, user_id(0), case.task_id)
     except AccessDenied:
         return
     raise AssertionError(case)
 
 
-async def _last_page(session: Session, case: Case) -> None:
-    _, total = await tasks.list_page(session, case.owner, 1, PER_PAGE)
-    await tasks.list_page(session, case.owner, total // PER_PAGE, PER_PAGE)
+async def _last_page(database: RequestDatabase, case: Case) -> None:
+    _, total = await tasks.list_page(database, case.owner, 1, PER_PAGE)
+    await tasks.list_page(database, case.owner, total // PER_PAGE, PER_PAGE)
 
 
-async def _second_batch(session: Session, case: Case) -> None:
-    first = await tasks.list_after(session, case.owner, None, MAX_PIECE)
-    await tasks.list_after(session, case.owner, first[-1], MAX_PIECE)
+async def _second_batch(database: RequestDatabase, case: Case) -> None:
+    first = await tasks.list_after(database, case.owner, None, MAX_PIECE)
+    await tasks.list_after(database, case.owner, first[-1], MAX_PIECE)
 
 
-OPERATIONS: dict[str, Callable[[Session, Case], Awaitable[object]]] = {
-    "page 1 of 20, total": lambda session, case: tasks.list_page(session, case.owner, 1, PER_PAGE),
-    "one task": lambda session, case: tasks.find(session, case.owner, case.task_id),
-    "create": lambda session, case: tasks.create(session, case.owner, **BODIES["create"]),
-    "update": lambda session, case: tasks.change(session, case.owner, case.task_id, BODIES["update"]),
-    "delete": lambda session, case: tasks.remove(session, case.owner, case.task_id),
-    "whole list": lambda session, case: tasks.list_after(session, case.owner, None, MAX_PIECE),
-    "state for its tag": lambda session, case: tasks.fetch_state(session, case.owner),
+OPERATIONS: dict[str, Callable[[RequestDatabase, Case], Awaitable[object]]] = {
+    "page 1 of 20, total": lambda database, case: tasks.list_page(database, case.owner, 1, PER_PAGE),
+    "one task": lambda database, case: tasks.get(database, case.owner, case.task_id),
+    "create": lambda database, case: tasks.create(database, case.owner, **BODIES["create"]),
+    "update": lambda database, case: tasks.update(database, case.owner, case.task_id, BODIES["update"]),
+    "delete": lambda database, case: tasks.delete(database, case.owner, case.task_id),
+    "whole list": lambda database, case: tasks.list_after(database, case.owner, None, MAX_PIECE),
+    "state for its tag": lambda database, case: tasks.fetch_state(database, case.owner),
     "owner, after a miss": _miss,
-    "user by email": lambda session, case: users.find_by_email(session, case.email),
+    "user by email": lambda database, case: users.get_by_email(database, case.email),
 }
 OF_MANY = {name: OPERATIONS[name] for name in ("page 1 of 20, total", "state for its tag")} | {
     "last page of 20, total": _last_page,
@@ -95,12 +95,14 @@ OF_MANY = {name: OPERATIONS[name] for name in ("page 1 of 20, total", "state for
 }
 
 
-async def explain(explainer: Explainer, operation: Callable[[Session, Case], Awaitable[object]], number: int) -> Plan:
+async def explain(
+    explainer: Explainer, operation: Callable[[RequestDatabase, Case], Awaitable[object]], number: int
+) -> Plan:
     """Return the plan of the last statement of an operation that user ``number`` asks for."""
     # Answered by the index of lists alone: neither the task nor its entry in the primary key is read before its time.
     newest = "SELECT id::text FROM tasks WHERE user_id = %s ORDER BY created_at DESC, id DESC LIMIT 1"
     task_id = explainer.run(newest, (user_id(number),))[0][0]
-    await operation(cast("Session", explainer), Case(user_id(number), f"user{number}@example.com", task_id))
+    await operation(cast("RequestDatabase", explainer), Case(user_id(number), f"user{number}@example.com", task_id))
     return explainer.plan
 
 

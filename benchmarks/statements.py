@@ -13,7 +13,7 @@ from server.queries import tasks
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from server.database import Session
+    from server.database import RequestDatabase
 
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
@@ -34,14 +34,14 @@ class _Recorder:
 
 
 def _query(operation: str, task_id: str) -> Coroutine[Any, Any, Any]:
-    database, body = cast("Session", _Recorder()), BODIES.get(operation, {})
+    database, body = cast("RequestDatabase", _Recorder()), BODIES.get(operation, {})
     if operation == "list":
         return tasks.list_page(database, ALICE, 1, PER_PAGE)
     if operation == "one":
-        return tasks.find(database, ALICE, task_id)
+        return tasks.get(database, ALICE, task_id)
     if operation == "create":
         return tasks.create(database, ALICE, body["title"], body["description"])
-    return tasks.change(database, ALICE, task_id, body)
+    return tasks.update(database, ALICE, task_id, body)
 
 
 async def statement(operation: str, task_ids: list[str]) -> tuple[str, list[dict[str, Any]]]:

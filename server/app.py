@@ -132,7 +132,7 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     announced = False
     while not stopping.is_set():
         try:
-            await database.session().ping()
+            await database.for_request().ping()
         except DatabaseUnavailable as error:
             if clock() > deadline:
                 raise StartError(f"the database does not answer: {error}") from None

@@ -316,7 +316,7 @@ async def test_the_stored_hash_is_bcrypt_of_the_configured_cost(
 ) -> None:
     email = new_email()
     await register(client, paths, email)
-    user = await users.find_by_email(services.database.session(), email)
+    user = await users.get_by_email(services.database.for_request(), email)
     assert user is not None
     assert user.password_hash.startswith(f"$2b${rounds}$")
     assert bcrypt.checkpw(PASSWORD.encode(), user.password_hash.encode())
@@ -328,7 +328,7 @@ async def test_a_hash_that_is_not_bcrypts_matches_no_password(
     client: Client, services: Services, paths: Paths, password_hash: str
 ) -> None:
     email = new_email()
-    await users.create(services.database.session(), email, password_hash)
+    await users.create(services.database.for_request(), email, password_hash)
     for password in (PASSWORD, password_hash, ""):
         answer = await log_in(client, paths, email, password)
         assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
@@ -339,7 +339,7 @@ async def test_every_wrong_credential_takes_as_long(
     client: Client, alice: Person, services: Services, paths: Paths
 ) -> None:
     foreign = new_email()
-    await users.create(services.database.session(), foreign, FOREIGN_HASH)
+    await users.create(services.database.for_request(), foreign, FOREIGN_HASH)
     attempts = {
         "wrong password": (alice.email, "Wrong-horse-7"),
         "unknown email": (new_email(), PASSWORD),

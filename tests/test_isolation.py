@@ -60,7 +60,7 @@ async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(
     task = await alice.create(paths)
     statement = update(tasks).where(tasks.c.id == bindparam("task_id")).values(user_id=bindparam("owner"))
     given = {"task_id": task["id"], "owner": bob.id}
-    assert await services.database.session().fetch_all(statement.returning(tasks.c.user_id), given) == [(bob.id,)]
+    assert await services.database.for_request().fetch_all(statement.returning(tasks.c.user_id), given) == [(bob.id,)]
     item = f"{paths.tasks}/{task['id']}"
     for method, body in (("GET", ...), ("PUT", {"title": "x"}), ("DELETE", ...)):
         assert (await alice.request(method, item, body)).status == 403

@@ -183,7 +183,7 @@ async def test_a_release_runs_on_the_schema_of_a_later_one_and_leaves_it(
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
         assert await alice.list(PATHS[0]) == [task]
-        assert process.events("schema_is_later")[0]["revision"] == "9999"
+        assert process.events("schema_newer")[0]["revision"] == "9999"
     with engine.connect() as connection:
         assert schema(connection) == before
 
@@ -209,7 +209,7 @@ async def test_deleting_a_user_deletes_its_tasks(services: Services, alice: Pers
     await alice.create(PATHS[0])
     kept = await bob.create(PATHS[0])
     statement = delete(users).where(users.c.id == bindparam("id")).returning(users.c.id)
-    assert await services.database.session().fetch_all(statement, {"id": alice.id}) == [(alice.id,)]
+    assert await services.database.for_request().fetch_all(statement, {"id": alice.id}) == [(alice.id,)]
     assert await alice.list(PATHS[0]) == []
     assert await bob.list(PATHS[0]) == [kept]
 

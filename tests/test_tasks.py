@@ -53,7 +53,7 @@ async def test_times_are_utc_with_microseconds_whatever_the_clock_and_the_databa
 ) -> None:
     stop_clock(datetime(2026, 2, 28, 23, 59, 59, microsecond, tzinfo=UTC))
     if not services.config.database_url.startswith(SQLITE_PREFIX):
-        await services.database.session().fetch_all(select(func.set_config("TimeZone", time_zone, False)), {})
+        await services.database.for_request().fetch_all(select(func.set_config("TimeZone", time_zone, False)), {})
     task = await alice.create(PATHS[0])
     expected = f"2026-02-28T23:59:59.{microsecond:06}Z"
     assert (task["created_at"], task["updated_at"]) == (expected, expected)

@@ -22,19 +22,19 @@ KEEPALIVE = {  # libpq's: a server that vanished without a word is noticed withi
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-QUEUE_LENGTH = 1000  # statements that may wait for a connection
+MAX_WAITING_STATEMENTS = 1000  # statements that may wait for a connection
 _ping = select(literal(1))
 
 
-class UniqueViolated(Exception):
+class UniqueViolation(Exception):
     """A row with this key exists."""
 
 
-class ForeignKeyViolated(Exception):
+class ForeignKeyViolation(Exception):
     """The row that this one refers to does not exist."""
 
 
-class StatementFailed(Exception):
+class QueryError(Exception):
     """The database refused a statement, by a fault of ours; no value of the row is in the message."""
 
 
@@ -64,7 +64,7 @@ class Database:
     Args:
         driver: runs the statements.
         connections: statements that may run at once.
-        timeout: seconds that one session may spend.
+        timeout: seconds that one request may spend.
     """
 
     def __init__(self, driver: Driver, connections: int, timeout: float) -> None:
@@ -73,9 +73,9 @@ class Database:
         self._waiting = 0
         self._timeout = timeout
 
-    def session(self, timeout: float | None = None) -> Session:
-        """Return what one request uses; ``timeout`` in seconds replaces the configured one."""
-        return Session(self, self._timeout if timeout is None else timeout)
+    def for_request(self, timeout: float | None = None) -> RequestDatabase:
+        """Return the database of one request; ``timeout`` in seconds replaces the configured one."""
+        return RequestDatabase(self, self._timeout if timeout is None else timeout)
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement when its turn has come.
@@ -83,8 +83,8 @@ class Database:
         Raises:
             DatabaseBusy: if the queue is full.
         """
-        if self._waiting >= QUEUE_LENGTH:
-            raise DatabaseBusy(f"{QUEUE_LENGTH} statements are waiting for a connection")
+        if self._waiting >= MAX_WAITING_STATEMENTS:
+            raise DatabaseBusy(f"{MAX_WAITING_STATEMENTS} statements are waiting for a connection")
         self._waiting += 1
         try:
             await self._connections.acquire()
@@ -96,7 +96,7 @@ class Database:
             self._connections.release()
 
 
-class Session:
+class RequestDatabase:
     """What one request does with the database; all its statements share one budget of seconds."""
 
     __slots__ = ("_database", "_seconds_left")
@@ -109,7 +109,7 @@ class Session:
         """Run a statement and return its rows.
 
         Raises:
-            UniqueViolated, ForeignKeyViolated: the statement breaks the schema.
+            UniqueViolation, ForeignKeyViolation: the statement breaks the schema.
             DatabaseUnavailable: there was no answer in time, or none at all.
         """
         clock = asyncio.get_running_loop().time

@@ -48,7 +48,7 @@ def migrate(database_url: str) -> None:
             found = MigrationContext.configure(connection).get_current_revision()
             later = found and all(known.revision != found for known in revisions.walk_revisions())
             if later and {"users", "tasks"} <= set(inspect(connection).get_table_names()):
-                log.warning("schema_is_later", revision=found)
+                log.warning("schema_newer", revision=found)
                 return
             command.upgrade(config, "head")
             log.info("schema_migrated", revision=revisions.get_current_head())

@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.dialects import postgresql
 
-from server.database import KEEPALIVE, DatabaseUnavailable, ForeignKeyViolated, StatementFailed, UniqueViolated
+from server.database import KEEPALIVE, DatabaseUnavailable, ForeignKeyViolation, QueryError, UniqueViolation
 from server.database.aiopg_connection import connect
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PostgresDriver:
         """Run one statement and return its rows.
 
         Raises:
-            UniqueViolated, ForeignKeyViolated, StatementFailed, DatabaseUnavailable: see ``server.database``.
+            UniqueViolation, ForeignKeyViolation, QueryError, DatabaseUnavailable: see ``server.database``.
         """
         text, defaults = self._compile(statement)
         cursor = self._pop_idle() or await connect(self._parameters, self._timeout)
@@ -58,13 +58,13 @@ class PostgresDriver:
         try:
             rows = await self._run(cursor, text, {**defaults, **parameters})
         except psycopg2.errors.UniqueViolation as error:
-            raise UniqueViolated(str(error)) from None
+            raise UniqueViolation(str(error)) from None
         except psycopg2.errors.ForeignKeyViolation as error:
-            raise ForeignKeyViolated(str(error)) from None
+            raise ForeignKeyViolation(str(error)) from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             raise DatabaseUnavailable(str(error).strip()) from error
         except psycopg2.Error as error:
-            raise StatementFailed(f"{error.pgcode}: {error.diag.message_primary}") from None
+            raise QueryError(f"{error.pgcode}: {error.diag.message_primary}") from None
         finally:
             if cursor.connection.closed or cursor.connection.isexecuting():
                 cursor.connection.close()

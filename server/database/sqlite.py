@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.database import DatabaseUnavailable, ForeignKeyViolated, StatementFailed, UniqueViolated
+from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, UniqueViolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ class SqliteDriver:
         """Run one statement and return its rows.
 
         Raises:
-            UniqueViolated, ForeignKeyViolated, StatementFailed, DatabaseUnavailable: see ``server.database``.
+            UniqueViolation, ForeignKeyViolation, QueryError, DatabaseUnavailable: see ``server.database``.
         """
         try:
             async with self._engine.connect() as connection:
@@ -51,14 +51,14 @@ class SqliteDriver:
         except IntegrityError as error:
             match getattr(error.orig, "sqlite_errorcode", None):
                 case sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-                    raise UniqueViolated(str(error)) from None
+                    raise UniqueViolation(str(error)) from None
                 case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-                    raise ForeignKeyViolated(str(error)) from None
-            raise StatementFailed(str(error)) from None
+                    raise ForeignKeyViolation(str(error)) from None
+            raise QueryError(str(error)) from None
         except DBAPIError as error:
             if isinstance(error.orig, sqlite3.OperationalError):
                 raise DatabaseUnavailable(str(error)) from error
-            raise StatementFailed(str(error)) from None
+            raise QueryError(str(error)) from None
 
     async def close(self) -> None:
         """Close every connection."""

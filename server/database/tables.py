@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Time(TypeDecorator[str]):
+class Timestamp(TypeDecorator[str]):
     """A moment: ``timestamptz`` on PostgreSQL, whole microseconds since 1970 on SQLite, which knows no such type."""
 
     impl = DateTime(timezone=True).with_variant(BigInteger(), "sqlite")
@@ -49,7 +49,7 @@ class Time(TypeDecorator[str]):
         return value if value is None or dialect.name != "sqlite" else format_time(_EPOCH + value * _MICROSECOND)
 
 
-class Span(TypeDecorator[timedelta]):
+class Duration(TypeDecorator[timedelta]):
     """A distance between moments, in the same two forms."""
 
     impl = Interval().with_variant(BigInteger(), "sqlite")
@@ -74,7 +74,7 @@ users = Table(
     Column("id", Uuid(as_uuid=False), primary_key=True),
     Column("email", String(254), nullable=False),
     Column("password_hash", Text, nullable=False),
-    Column("created_at", Time, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
 )
 Index("users_email_key", func.lower(users.c.email), unique=True)
 
@@ -86,7 +86,7 @@ tasks = Table(
     Column("title", String(255), nullable=False),
     Column("description", Text),
     Column("completed", Boolean, nullable=False, server_default=false()),
-    Column("created_at", Time, nullable=False),
-    Column("updated_at", Time, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
 )
 Index("tasks_user_id_created_at_id_idx", tasks.c.user_id, tasks.c.created_at.desc(), tasks.c.id.desc())

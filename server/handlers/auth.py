@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from server.api.operations import Operation
-from server.database import UniqueViolated
+from server.database import UniqueViolation
 from server.errors import EmailTaken, InvalidCredentials
 from server.handlers.base import BaseHandler
 from server.queries import users
@@ -51,7 +51,7 @@ class RegisterHandler(AuthHandler):
         password_hash = await self.services.passwords.hash(body["password"])
         try:
             user = await users.create(self.database, email, password_hash)
-        except UniqueViolated:
+        except UniqueViolation:
             raise EmailTaken from None
         self.answer_session(user, 201)
 
@@ -68,7 +68,7 @@ class LoginHandler(AuthHandler):
         email = normalise_email(body["email"])
         account = email or body["email"][:EMAIL_LENGTH]
         async with self.services.rate_limiter.login_attempt(account, self.client_address):
-            user = await users.find_by_email(self.database, email) if email else None
+            user = await users.get_by_email(self.database, email) if email else None
             if not await self.services.passwords.verify(body["password"], user and user.password_hash):
                 reason = "wrong_password" if user else "unknown_email"
                 log.warning("login_failed", reason=reason, remote_ip=self.client_address)

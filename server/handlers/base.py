@@ -12,7 +12,7 @@ from tornado.web import RequestHandler
 from server import errors, logs
 from server.api.operations import schema_name
 from server.api.schemas import BODIES
-from server.database import DatabaseBusy, DatabaseUnavailable, Session
+from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
 from server.http.headers import preflight_headers
 from server.http.json_body import is_json, parse_json
@@ -56,9 +56,9 @@ class BaseHandler(Handler):
         return cast("Operation", getattr(self, self.request.method.lower()).operation)
 
     @cached_property
-    def database(self) -> Session:
+    def database(self) -> RequestDatabase:
         """This request's statements, within its budget of seconds."""
-        return self.services.database.session()
+        return self.services.database.for_request()
 
     @cached_property
     def client_address(self) -> str:

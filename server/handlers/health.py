@@ -34,7 +34,7 @@ class ReadyHandler(BaseHandler):
         if self.exchange.draining:
             raise NotReady
         try:
-            await self.services.database.session(READY_SECONDS).ping()
+            await self.services.database.for_request(READY_SECONDS).ping()
         except DatabaseUnavailable:
             raise NotReady from None
         self.answer({"status": "ready"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from server.api.operations import Operation, range_fault
-from server.database import ForeignKeyViolated
+from server.database import ForeignKeyViolation
 from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.queries import tasks
@@ -18,7 +18,7 @@ from server.values import parse_uuid
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from server.database import Session
+    from server.database import RequestDatabase
 
 OF_ONE_TASK = (TaskNotFound, AccessDenied)
 SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
@@ -77,7 +77,7 @@ class TaskListHandler(TaskHandler):
         body = await self.json_body()
         try:
             task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
-        except ForeignKeyViolated:
+        except ForeignKeyViolation:
             raise self.reject_token("unknown_user") from None
         self.set_header("Location", f"{self.request.path}/{task['id']}")
         self.answer({"task": task}, 201)
@@ -104,7 +104,7 @@ class TaskItemHandler(TaskHandler):
     @Operation(answer="task_answer.json", headers=("ETag",), errors=OF_ONE_TASK)
     async def get(self, path_id: str) -> None:
         """Show a task."""
-        self.answer({"task": await tasks.find(self.database, self.user_id, task_id(path_id))})
+        self.answer({"task": await tasks.get(self.database, self.user_id, task_id(path_id))})
 
     head = get
 
@@ -114,12 +114,12 @@ class TaskItemHandler(TaskHandler):
         values = await self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
-        self.answer({"task": await tasks.change(self.database, self.user_id, task_id(path_id), values)})
+        self.answer({"task": await tasks.update(self.database, self.user_id, task_id(path_id), values)})
 
     @Operation(status=204, errors=OF_ONE_TASK)
     async def delete(self, path_id: str) -> None:
         """Delete a task for good (FR-038 to FR-042)."""
-        await tasks.remove(self.database, self.user_id, task_id(path_id))
+        await tasks.delete(self.database, self.user_id, task_id(path_id))
         self.set_status(204)
 
 
@@ -146,7 +146,7 @@ def page_links(path: str, page: int, per_page: int, pages: int) -> str:
     )
 
 
-async def json_pieces(database: Session, user_id: str) -> AsyncIterator[bytes]:
+async def json_pieces(database: RequestDatabase, user_id: str) -> AsyncIterator[bytes]:
     """Give the JSON of all tasks of a user, separated by commas, in pieces of about ``PIECE_BYTES``."""
     limit, last, separator = MIN_PIECE, None, b""
     while batch := await tasks.list_after(database, user_id, last, limit):

@@ -7,17 +7,18 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import Boolean, bindparam, case, delete, func, insert, literal, select, true, tuple_, update
+import sqlalchemy as sa
+from sqlalchemy import Boolean, bindparam, case, func, literal, select, true, tuple_
 from sqlalchemy.types import NullType
 
 from server import clock
-from server.database.tables import Span, Time, tasks
+from server.database.tables import Duration, Timestamp, tasks
 from server.errors import AccessDenied, TaskNotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
 
-    from server.database import Row, Session
+    from server.database import RequestDatabase, Row
 
 Task = dict[str, Any]
 
@@ -30,7 +31,7 @@ _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
 _newest_first = (tasks.c.created_at.desc(), tasks.c.id.desc())
 
-_insert = insert(tasks).returning(*_columns)
+_insert = sa.insert(tasks).returning(*_columns)
 _select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
 _last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
 _select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
@@ -38,7 +39,7 @@ _age = func.sum(tasks.c.updated_at - tasks.c.created_at, type_=NullType())
 _select_state = select(func.count(), func.max(tasks.c.updated_at), _age).where(_owned)
 _select_one = select(*_columns).where(_this_owned)
 _select_owner = select(tasks.c.user_id).where(tasks.c.id == bindparam("task_id"))
-_delete = delete(tasks).where(_this_owned).returning(tasks.c.id)
+_delete = sa.delete(tasks).where(_this_owned).returning(tasks.c.id)
 
 # One statement, so that the count and the page are of the same moment; the count is there for an empty page too.
 _page = _select_first.offset(bindparam("offset")).subquery("page")
@@ -50,13 +51,13 @@ _select_page = (
 )
 
 # The clock of a machine can stand still or go back; updated_at does not.
-_now = bindparam("now", type_=Time)
+_now = bindparam("now", type_=Timestamp)
 _later = case(
     (tasks.c.updated_at < _now, _now),
-    else_=tasks.c.updated_at + literal(timedelta(microseconds=1), Span),
+    else_=tasks.c.updated_at + literal(timedelta(microseconds=1), Duration),
 )
 _update = (
-    update(tasks)
+    sa.update(tasks)
     .where(_this_owned)
     .values(
         title=func.coalesce(bindparam("new_title"), tasks.c.title),
@@ -71,11 +72,11 @@ _update = (
 )
 
 
-async def create(database: Session, user_id: str, title: str, description: str | None) -> Task:
+async def create(database: RequestDatabase, user_id: str, title: str, description: str | None) -> Task:
     """Store a new, open task (FR-026 to FR-028).
 
     Raises:
-        ForeignKeyViolated: if there is no such user.
+        ForeignKeyViolation: if there is no such user.
     """
     now = clock.format_time(clock.now())
     row = await database.fetch_one(
@@ -94,7 +95,7 @@ async def create(database: Session, user_id: str, title: str, description: str |
     return _task(row)
 
 
-async def list_after(database: Session, user_id: str, last: Task | None, limit: int) -> list[Task]:
+async def list_after(database: RequestDatabase, user_id: str, last: Task | None, limit: int) -> list[Task]:
     """Return up to ``limit`` tasks of a user, newest first (FR-022): those after ``last``, or the first ones.
 
     A long list is read in several statements that continue where the one before ended: no connection is held and no
@@ -109,7 +110,7 @@ async def list_after(database: Session, user_id: str, last: Task | None, limit: 
     return [_task(row) for row in rows]
 
 
-async def fetch_state(database: Session, user_id: str) -> str:
+async def fetch_state(database: RequestDatabase, user_id: str) -> str:
     """Return a text that changes whenever one of a user's tasks does.
 
     Each update makes the sum of their ages larger, whatever its clock says; only a deletion and a creation by a clock
@@ -120,7 +121,7 @@ async def fetch_state(database: Session, user_id: str) -> str:
     return sha256(repr(row).encode()).hexdigest()
 
 
-async def list_page(database: Session, user_id: str, page: int, per_page: int) -> tuple[list[Task], int]:
+async def list_page(database: RequestDatabase, user_id: str, page: int, per_page: int) -> tuple[list[Task], int]:
     """Return one page of a user's tasks, newest first and counted from 1, and how many tasks there are in all."""
     rows = await database.fetch_all(
         _select_page, {"owner": user_id, "limit": per_page, "offset": (page - 1) * per_page}
@@ -128,7 +129,7 @@ async def list_page(database: Session, user_id: str, page: int, per_page: int) -
     return [_task(row[1:]) for row in rows if row[1] is not None], rows[0][0]
 
 
-async def find(database: Session, user_id: str, task_id: str) -> Task:
+async def get(database: RequestDatabase, user_id: str, task_id: str) -> Task:
     """Return a user's task.
 
     Raises:
@@ -138,11 +139,11 @@ async def find(database: Session, user_id: str, task_id: str) -> Task:
     return _task(await _fetch_owned(database, _select_one, {"owner": user_id, "task_id": task_id}))
 
 
-async def change(database: Session, user_id: str, task_id: str, values: dict[str, Any]) -> Task:
+async def update(database: RequestDatabase, user_id: str, task_id: str, values: dict[str, Any]) -> Task:
     """Change what ``values`` holds of title, description and completed, and move ``updated_at`` (FR-035, FR-036).
 
     Raises:
-        TaskNotFound, AccessDenied: as ``find``.
+        TaskNotFound, AccessDenied: as ``get``.
     """
     row = await _fetch_owned(
         database,
@@ -160,16 +161,16 @@ async def change(database: Session, user_id: str, task_id: str, values: dict[str
     return _task(row)
 
 
-async def remove(database: Session, user_id: str, task_id: str) -> None:
+async def delete(database: RequestDatabase, user_id: str, task_id: str) -> None:
     """Delete a user's task for good (FR-041).
 
     Raises:
-        TaskNotFound, AccessDenied: as ``find``.
+        TaskNotFound, AccessDenied: as ``get``.
     """
     await _fetch_owned(database, _delete, {"owner": user_id, "task_id": task_id})
 
 
-async def _fetch_owned(database: Session, statement: Executable, parameters: dict[str, Any]) -> Row:
+async def _fetch_owned(database: RequestDatabase, statement: Executable, parameters: dict[str, Any]) -> Row:
     """Run a statement on one owned task; only when it met none, ask whether the task is somebody else's (FR-033)."""
     row = await database.fetch_one(statement, parameters)
     if row is not None:

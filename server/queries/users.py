@@ -11,7 +11,7 @@ from server import clock
 from server.database.tables import users
 
 if TYPE_CHECKING:
-    from server.database import Session
+    from server.database import RequestDatabase
 
 
 class User(NamedTuple):
@@ -27,18 +27,18 @@ _insert = insert(users).returning(users.c.id)
 _select_by_email = select(*_columns).where(func.lower(users.c.email) == bindparam("folded_email"))
 
 
-async def create(database: Session, email: str, password_hash: str) -> User:
+async def create(database: RequestDatabase, email: str, password_hash: str) -> User:
     """Store a new user.
 
     Raises:
-        UniqueViolated: if the email, in any case, is taken.
+        UniqueViolation: if the email, in any case, is taken.
     """
     user = User(str(uuid4()), email, password_hash)
     await database.fetch_one(_insert, {**user._asdict(), "created_at": clock.format_time(clock.now())})
     return user
 
 
-async def find_by_email(database: Session, email: str) -> User | None:
+async def get_by_email(database: RequestDatabase, email: str) -> User | None:
     """Return the user of an email, whatever its case."""
     row = await database.fetch_one(_select_by_email, {"folded_email": email.lower()})
     return None if row is None else User(*row)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from server.database import QUEUE_LENGTH
+from server.database import MAX_WAITING_STATEMENTS
 from tests.client import Person
 from tests.faults.load import Caller, Load, spread
 from tests.faults.parts import Postgres, postgres
@@ -123,7 +123,7 @@ async def test_a_full_queue_refuses_at_once_and_loses_nobody_who_waits(
     ):
         alice = await Person.register(server.client, "alice")
         async with (
-            callers(server, QUEUE_LENGTH + POOL + too_many, alice.token) as clients,
+            callers(server, MAX_WAITING_STATEMENTS + POOL + too_many, alice.token) as clients,
             callers(server, 1, alice.token) as (newcomer,),
         ):
             load = Load()
@@ -144,7 +144,7 @@ async def test_a_full_queue_refuses_at_once_and_loses_nobody_who_waits(
         assert outcome.status == 500
         assert outcome.json == UNAVAILABLE
         assert outcome.headers["retry-after"] == "1"
-    assert [outcome.status for outcome in waited] == [201] * (QUEUE_LENGTH + POOL)
+    assert [outcome.status for outcome in waited] == [201] * (MAX_WAITING_STATEMENTS + POOL)
     assert afterwards.status == 201
     assert health.status == 200
     slowest = max(outcome.seconds for outcome in late)
