@@ -26,6 +26,11 @@ def normalise_email(email: str) -> str | None:
         return None
 
 
+def fold_email(email: str) -> str:
+    """Return the text that accounts are found by: ASCII letters in lower case, like ``lower()`` in their index."""
+    return email.encode().lower().decode()  # bytes.lower() knows ASCII only
+
+
 def parse_uuid(text: object) -> str | None:
     """Return a UUID in its usual form (RFC 9562 section 4, hyphens, lower case), or None if the text is not one."""
     return text.lower() if isinstance(text, str) and _UUID.fullmatch(text) else None

@@ -9,7 +9,7 @@ CREATE TABLE alembic_version (
 
 CREATE TABLE users (
     id UUID NOT NULL, 
-    email VARCHAR(254) NOT NULL, 
+    email VARCHAR(254) COLLATE "C" NOT NULL, 
     password_hash TEXT NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
     CONSTRAINT users_pkey PRIMARY KEY (id)

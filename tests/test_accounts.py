@@ -368,3 +368,12 @@ async def test_of_fifty_registrations_at_once_one_wins(client: Client) -> None:
     (winner,) = (i for i, answer in enumerate(answers) if answer.status == 201)
     logged_in = await log_in(client, PATHS[0], email, f"Correct-horse-{winner}")
     assert (logged_in.status, logged_in.body["user"]) == (200, answers[winner].body["user"])
+
+
+async def test_an_email_is_found_whatever_its_domains_letters_are(client: Client, paths: Paths) -> None:
+    # Cherokee capital letters are a domain's own (IDNA 2008); Unicode's lower-case mapping would change them.
+    name = f"p-{secrets.token_hex(6)}"
+    typed = [f"{name}@\u13a0\u13a1.com", f"{name.upper()}@\u13a0\u13a1.COM"]
+    assert (await register(client, paths, typed[0])).status == 201
+    assert [(await log_in(client, paths, email)).status for email in typed] == [200, 200]
+    assert [(await register(client, paths, email)).status for email in typed] == [409, 409]

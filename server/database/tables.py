@@ -72,7 +72,8 @@ users = Table(
     "users",
     metadata,
     Column("id", Uuid(as_uuid=False), primary_key=True),
-    Column("email", String(254), nullable=False),
+    # With the collation "C", lower() changes ASCII letters only, as it does on SQLite, whatever the database's locale.
+    Column("email", String(254).with_variant(String(254, collation="C"), "postgresql"), nullable=False),
     Column("password_hash", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
 )

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, func, insert, select
 
 from server import clock
 from server.database.tables import users
+from server.values import fold_email
 
 if TYPE_CHECKING:
     from server.database import RequestDatabase
@@ -40,5 +41,5 @@ async def create(database: RequestDatabase, email: str, password_hash: str) -> U
 
 async def get_by_email(database: RequestDatabase, email: str) -> User | None:
     """Return the user of an email, whatever its case."""
-    row = await database.fetch_one(_select_by_email, {"folded_email": email.lower()})
+    row = await database.fetch_one(_select_by_email, {"folded_email": fold_email(email)})
     return None if row is None else User(*row)

@@ -15,6 +15,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from server.errors import InvalidCredentials, TooManyRequests
+from server.values import fold_email
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,7 +72,7 @@ class RateLimiter:
         if self._limit is None:
             yield
             return
-        account = email.lower()
+        account = fold_email(email)
         async with self._accounts.setdefault(account, asyncio.Lock()):
             if not await self._window.test(self._limit, "login_failed", account):
                 await self._refuse("login_failed", "email", account, address)
