@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 SQLITE_PREFIX = "sqlite:///"
 POSTGRESQL_PREFIXES = ("postgresql://", "postgres://")
+INTEGERS = {
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+}
+NO_ADDRESS = "256.0.0.1"
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
 REDIS_PREFIXES = ("redis://", "rediss://", "redis+unix://")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -34,6 +43,8 @@ class ConfigError(Exception):
 def database_url(value: str) -> str:
     """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameter."""
     _check_text(value)
+    if value != value.strip():
+        raise ValidationError("Must not begin or end with white space.")
     if value.startswith(SQLITE_PREFIX):
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
@@ -44,7 +55,7 @@ def database_url(value: str) -> str:
     if not value.startswith(POSTGRESQL_PREFIXES):
         raise ValidationError("Must start with postgresql://, postgres:// or sqlite:///.")
     try:
-        _check_places(parse_dsn(value))
+        parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:
         # libpq's own text can hold a piece of the password; a parameter's name behind the last @ cannot.
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
@@ -53,16 +64,31 @@ def database_url(value: str) -> str:
             if unknown and "@" not in value.partition("?")[2]
             else "Not a valid PostgreSQL URL."
         ) from None
+    _check_parameters(parameters)
     return value
 
 
-def _check_places(parameters: dict[str, str]) -> None:
-    """Check what libpq looks at only when it connects: the ports, and that each of several hosts has one."""
-    ports = parameters.get("port", "").split(",")
+def _check_parameters(parameters: dict[str, str]) -> None:
+    """Check what libpq looks at only when it connects: let it connect to what is not an address."""
+    hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
+    if any("@" in host[1:] for host in hosts):  # at its beginning it is a Unix socket's
+        raise ValidationError("An @ in the user or password must be written as %40.")
     if not all(port == "" or re.fullmatch("[0-9]{1,5}", port) for port in ports):
         raise ValidationError("Not a port number.")
-    if len(ports) not in (1, len(parameters.get("host", "").split(","))):
+    places = parameters["hostaddr"].split(",") if "hostaddr" in parameters else hosts
+    if len(ports) not in (1, len(places)):
         raise ValidationError("Must have one port, or as many as hosts.")
+    for name in INTEGERS & parameters.keys():
+        if not re.fullmatch("[0-9]+", parameters[name]):
+            raise ValidationError(f"{name} must be a whole number.")
+    try:
+        psycopg2.connect(**parameters | {"hostaddr": ",".join([NO_ADDRESS] * len(places))}, async_=True).close()
+    except psycopg2.Error as error:
+        if not str(error).startswith(f'could not parse network address "{NO_ADDRESS}"'):
+            named = re.search(r'(\w+)"? value: ', str(error))
+            raise ValidationError(
+                f"PostgreSQL knows no such value of {named[1]}." if named else "PostgreSQL's client library refuses it."
+            ) from None
 
 
 def _check_text(value: str) -> None:
