@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 import structlog
-from alembic.util import CommandError
-from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import Application
 
 from server.api.openapi import build
 from server.config import SQLITE_PREFIX
 from server.database import Database, DatabaseUnavailable
-from server.database.migrations import migrate
+from server.database.migrations import MigrationError, migrate
 from server.handlers.base import FallbackHandler
 from server.http.router import Router
 from server.http.server import Server
@@ -113,12 +111,11 @@ async def migrate_when_up(config: Config, database: Database, stopping: asyncio.
     Raises:
         StartError: if it does not answer within 30 seconds, or refuses.
     """
-    if not await wait_for_database(database, stopping):
-        return
-    try:
-        await asyncio.to_thread(migrate, config.database_url)
-    except (SQLAlchemyError, CommandError) as error:
-        raise StartError(f"the schema cannot be migrated: {error}") from error
+    if config.database_url.startswith(SQLITE_PREFIX) or await wait_for_database(database, stopping):
+        try:
+            await asyncio.to_thread(migrate, config.database_url, stopping.is_set)
+        except MigrationError as error:
+            raise StartError(f"the schema cannot be migrated: {error}") from error
 
 
 async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:

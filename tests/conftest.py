@@ -55,17 +55,18 @@ def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
 
 
 @contextmanager
-def new_postgresql_database(server_url: str) -> Iterator[str]:
-    """Make an empty database, and drop it at the end."""
+def new_postgresql_database(server_url: str, options: str = "") -> Iterator[str]:
+    """Make an empty database with options of ``CREATE DATABASE``, and drop it at the end."""
     name = f"test_{secrets.token_hex(8)}"
-    _execute(server_url, f"CREATE DATABASE {name}")
+    execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:
-        _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _execute(url: str, statement: str) -> None:
+def execute(url: str, statement: str) -> None:
+    """Run a statement on a PostgreSQL database."""
     connection = psycopg2.connect(url)
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import sys
+import threading
+import time
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg2
@@ -19,11 +24,12 @@ from sqlalchemy.exc import IntegrityError
 
 from server import clock
 from server.config import SQLITE_PREFIX
-from server.database.migrations import alembic_config, migrate
+from server.database import migrations
+from server.database.migrations import LOCK_KEY, MigrationError, alembic_config, migrate
 from server.database.tables import metadata, users
 from tests.client import PATHS, Person
-from tests.conftest import ORIGIN, SECRET
-from tests.processes import PROJECT, RUN, finished, serving
+from tests.conftest import ORIGIN, SECRET, execute, new_postgresql_database
+from tests.processes import PROJECT, RUN, finished, serving, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +169,8 @@ async def test_processes_that_migrate_at_once_do_not_meet(empty_url: str, engine
     runs = [finished(*command_line, folder=tmp_path, environment=environment) for _ in range(PROCESSES)]
     for process in await asyncio.gather(*runs):
         assert (process.exit_code, process.stderr) == (0, ""), process.stdout
-        assert [line["event"] for line in process.events()] == ["schema_migrated"]
+        assert process.events()[-1]["event"] == "schema_migrated"
+        assert {line["event"] for line in process.events()} <= {"waiting_for_schema_lock", "schema_migrated"}
     with engine.connect() as connection:
         assert {"users", "tasks"} <= set(inspect(connection).get_table_names())
         assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
@@ -186,6 +193,99 @@ async def test_a_release_runs_on_the_schema_of_a_later_one_and_leaves_it(
         assert process.events("schema_newer")[0]["revision"] == "9999"
     with engine.connect() as connection:
         assert schema(connection) == before
+
+
+@pytest.mark.parametrize("revision", ["0a1b2c3d4e5f", "9999", "0001"])
+@pytest.mark.usefixtures("io_loop")
+async def test_a_database_of_another_program_is_refused_and_left_as_it_is(
+    empty_url: str, engine: Engine, tmp_path: Path, revision: str
+) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",
+            f"INSERT INTO alembic_version VALUES ('{revision}')",
+            "CREATE TABLE users (id INTEGER PRIMARY KEY, email VARCHAR(254))",
+            "CREATE TABLE tasks (id INTEGER PRIMARY KEY, title VARCHAR(255))",
+        ):
+            connection.execute(text(statement))
+        before = schema(connection)
+    environment = {"DATABASE_URL": empty_url, "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
+    process = await finished(*RUN, folder=tmp_path, environment=environment)
+    assert process.exit_code == 1
+    assert "of another program" in process.events("start_failed")[0]["reason"]
+    with engine.connect() as connection:
+        assert schema(connection) == before
+
+
+def test_revisions_are_numbered(empty_url: str, engine: Engine) -> None:
+    migrate(empty_url)  # by its number a release knows a later one's
+    with engine.connect() as connection:
+        revisions = [
+            found.revision for found in ScriptDirectory.from_config(alembic_config(connection)).walk_revisions()
+        ]
+    assert revisions[::-1] == [f"{number:04}" for number in range(1, len(revisions) + 1)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_postgresql_database_that_is_not_utf8_is_refused(postgresql_server: str, encoding: str) -> None:
+    options = f"TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+    message = f"^the encoding of the database is {encoding}; it must be UTF8$"
+    with new_postgresql_database(postgresql_server, options) as url, pytest.raises(MigrationError, match=message):
+        migrate(url)
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_limits_of_the_database_on_time_and_its_isolation_do_not_break_a_migration(empty_url: str) -> None:
+    migrate(empty_url)
+    name = urlsplit(empty_url).path.removeprefix("/")
+    for setting in ("statement_timeout = '200ms'", "default_transaction_isolation = 'serializable'"):
+        execute(empty_url, f"ALTER DATABASE {name} SET {setting}")
+    lock = psycopg2.connect(empty_url)
+    with lock.cursor() as cursor:
+        cursor.execute("LOCK TABLE alembic_version")
+    released = threading.Timer(0.6, lock.close)
+    released.start()
+    started = time.monotonic()
+    migrate(empty_url)
+    assert time.monotonic() - started > 0.4
+    released.join()
+
+
+@contextmanager
+def schema_locked(url: str) -> Iterator[None]:
+    """Hold the lock behind which processes migrate."""
+    if url.startswith(SQLITE_PREFIX):
+        file = sqlite3.connect(url.removeprefix(SQLITE_PREFIX), isolation_level=None)
+        file.execute("BEGIN IMMEDIATE")
+        with closing(file):
+            yield
+        return
+    connection = psycopg2.connect(url)
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        yield
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_a_start_that_waits_for_the_lock_says_so_and_ends_when_it_is_told_to(
+    empty_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    environment = {"DATABASE_URL": empty_url, "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
+    with schema_locked(empty_url):
+        async with started(*RUN, folder=tmp_path, environment=environment) as process:
+            await process.wait_for("waiting_for_schema_lock")
+            told = time.monotonic()
+            assert await process.stop() == 0
+            assert time.monotonic() - told < 1
+    assert process.events("schema_migrated") == []
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+
+
+def test_a_lock_that_is_held_too_long_ends_the_migration(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.3)
+    with schema_locked(empty_url), pytest.raises(MigrationError, match="another process has held the lock"):
+        migrate(empty_url)
 
 
 def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) -> None:

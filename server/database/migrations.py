@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,49 +15,61 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from server.config import SQLITE_PREFIX
 from server.database import KEEPALIVE
+from server.database.tables import metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
 
-LOCK_KEY = 0x746F646F  # "todo"; any number that nobody else locks in this database
+LOCK_KEY = 0x746F646F  # "todo"; any number that no other program locks in this database
 LOCK_SECONDS = 30
+LOCK_WAIT_SECONDS = 0.25  # after which a process that waits looks whether it is told to stop
+LOCK_NOT_AVAILABLE = "55P03"
 CONNECT_SECONDS = 10
+# A role's limits on time do not hold for a migration. Not every PostgreSQL has each of them.
+_LIFT_LIMITS = text("""
+    SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
+""")
 
 log = structlog.get_logger()
 
 
-def migrate(database_url: str) -> None:
+class MigrationError(Exception):
+    """The schema cannot be brought up to date; the message says why, without a secret."""
+
+
+def migrate(database_url: str, stopping: Callable[[], bool] = lambda: False) -> None:
     """Apply the revisions that the database lacks, all in one transaction, behind a lock.
 
     PostgreSQL's lock is one of the transaction, not of the session: a pooler in transaction mode keeps it too.
     The schema of a later release stays as it is: this one runs on it after a rollback, or while processes are replaced.
 
+    Args:
+        database_url: as in the settings.
+        stopping: asked while another process holds the lock; if it returns True, nothing is done.
+
     Raises:
-        sqlalchemy.exc.SQLAlchemyError, alembic.util.CommandError: if the database refuses.
+        MigrationError: if the database refuses, is not in UTF-8, or belongs to another program.
     """
-    engine = (
-        _sqlite_engine(database_url) if database_url.startswith(SQLITE_PREFIX) else _postgresql_engine(database_url)
-    )
     try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-            config = alembic_config(connection)
-            revisions = ScriptDirectory.from_config(config)
-            found = MigrationContext.configure(connection).get_current_revision()
-            later = found and all(known.revision != found for known in revisions.walk_revisions())
-            if later and {"users", "tasks"} <= set(inspect(connection).get_table_names()):
-                log.warning("schema_newer", revision=found)
-                return
-            command.upgrade(config, "head")
-            log.info("schema_migrated", revision=revisions.get_current_head())
-    finally:
-        engine.dispose()
+        if database_url.startswith(SQLITE_PREFIX):
+            engine = _sqlite_engine(database_url)
+        else:
+            engine = _postgresql_engine(database_url)
+        try:
+            _migrate_behind_lock(engine, stopping)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, CommandError) as error:
+        raise MigrationError(str(error)) from error
 
 
 def alembic_config(connection: Connection) -> AlembicConfig:
@@ -63,21 +79,87 @@ def alembic_config(connection: Connection) -> AlembicConfig:
     return config
 
 
+def _migrate_behind_lock(engine: Engine, stopping: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    announced = False
+    while not stopping():
+        try:
+            with engine.begin() as connection:
+                if connection.dialect.name == "sqlite" or _locks(connection):
+                    _upgrade(connection)
+                    return
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                raise
+        if time.monotonic() > deadline:
+            raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
+        if not announced:
+            log.warning("waiting_for_schema_lock", seconds=LOCK_SECONDS)
+            announced = True
+
+
+def _locks(connection: Connection) -> bool:
+    """Return whether the transaction got PostgreSQL's lock; SQLite's is ``BEGIN IMMEDIATE``."""
+    connection.execute(_LIFT_LIMITS)
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
+    try:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    return True
+
+
+def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        encoding = connection.scalar(text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise MigrationError(f"the encoding of the database is {encoding}; it must be UTF8")
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+    config = alembic_config(connection)
+    revisions = ScriptDirectory.from_config(config)
+    head = str(revisions.get_current_head())
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is None or any(known.revision == found for known in revisions.walk_revisions()):
+        command.upgrade(config, "head")
+        log.info("schema_migrated", revision=head)
+    elif re.fullmatch("[0-9]{4}", found) and found > head:
+        log.warning("schema_newer", revision=found)
+    else:
+        raise MigrationError(f"alembic_version is {found}, of another program; DATABASE_URL needs its own database")
+    columns = inspect(connection).get_multi_columns(filter_names=list(metadata.tables))
+    names = {f"{table}.{column['name']}" for (_, table), found in columns.items() for column in found}
+    lacking = {str(column) for table in metadata.tables.values() for column in table.columns} - names
+    if lacking:
+        raise MigrationError(f"the tables are of another program, without {', '.join(sorted(lacking))}")
+
+
 def _postgresql_engine(url: str) -> Engine:
     # psycopg2 reads the URL itself, with every parameter that libpq knows; SQLAlchemy would take it apart.
     return create_engine(
-        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(url, connect_timeout=CONNECT_SECONDS, **KEEPALIVE)
+        "postgresql+psycopg2://",
+        creator=lambda: psycopg2.connect(url, connect_timeout=CONNECT_SECONDS, **KEEPALIVE),
+        isolation_level="READ COMMITTED",  # whatever the role's is: what another process has migrated must be seen
     )
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
-    event.listen(engine, "connect", _prepare_file)
+    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS})
+    event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    file = Path(str(engine.url.database))
+    try:
+        # SQLite gives the files that it puts next to this one the same mode.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise MigrationError(f"cannot write {file}: {error.strerror}") from None
+    if not os.access(file.parent, os.W_OK):
+        raise MigrationError(f"cannot write into the folder {file.parent.absolute()}, where SQLite keeps its log")
     return engine
 
 
-def _prepare_file(connection: Any, _record: Any) -> None:
+def _prepare_connection(connection: Any, _record: Any) -> None:
     """Leave transactions to us, and let readers of the file go on while one writes, from now on and for everybody."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
