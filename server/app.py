@@ -57,7 +57,7 @@ async def open_database(config: Config) -> AsyncIterator[Database]:
     if config.database_url.startswith(SQLITE_PREFIX):
         from server.database.sqlite import SqliteDriver  # noqa: PLC0415
 
-        driver = SqliteDriver(config.database_url, config.database_pool_size, config.database_timeout_seconds)
+        driver = SqliteDriver(config.database_url, config.database_pool_size)
     else:
         from server.database.postgres import PostgresDriver  # noqa: PLC0415
 

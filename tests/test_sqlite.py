@@ -5,26 +5,48 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.database.migrations import MigrationError, migrate
 from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, finished, serving
+from tests.processes import RUN, finished, serving, writes_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.client import Client
+
 NOBODY = 65534
+TIMEOUT_SECONDS = 1.0
 ENVIRONMENT = {"BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN, "BCRYPT_ROUNDS": "4", "AUTH_RATE_LIMIT": "off"}
+sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def file_modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+@sqlite
+@pytest.mark.settings(DATABASE_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS))
+async def test_the_deadline_holds_while_another_process_writes(
+    client: Client, alice: Person, database_url: str
+) -> None:
+    with writes_locked(database_url), capture_logs():
+        started = time.monotonic()
+        answer = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
+        seconds = time.monotonic() - started
+        assert (answer.status, answer.error) == (500, "Service temporarily unavailable")
+        assert TIMEOUT_SECONDS <= seconds < TIMEOUT_SECONDS + 0.5
+        assert await alice.list(PATHS[0]) == []
+        assert (await client.request("GET", "/health/ready")).status == 200
+    await alice.create(PATHS[0])
 
 
 @pytest.mark.usefixtures("io_loop")

@@ -171,7 +171,7 @@ async def test_a_running_server_is_watched(tmp_path: Path) -> None:
             file.execute("DROP TABLE users")
         answer = await client.request("POST", PATH.register, {"email": "me@example.com", "password": PASSWORD})
         assert answer.status == 500
-        error = await watch.wait_for("service_unavailable")
+        error = await watch.wait_for("internal_error")
         assert error["request_id"] == answer.headers["X-Request-ID"]
         assert watch.events() == [error]
         assert set(error["exception"][0]) == {"exc_type", "exc_value"}
