@@ -6,8 +6,10 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
+import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
@@ -220,6 +222,19 @@ async def test_an_email_in_another_spelling_is_the_same_email(client: Client, al
         assert (await log_in(client, paths, alice.email.replace(".", dot), "wrong", f"192.0.2.{i}")).status == 401
     for typed in (alice.email, alice.email.replace(".", "\uff61"), alice.email.upper()):
         assert_refused(await log_in(client, paths, typed, PASSWORD, "198.51.100.1"))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.settings(AUTH_RATE_LIMIT="10/minute", DATABASE_TIMEOUT_SECONDS="1")
+async def test_logins_on_one_email_do_not_wait_for_each_others_deadline(client: Client, database_url: str) -> None:
+    connection = psycopg2.connect(database_url)
+    with closing(connection), connection.cursor() as cursor, capture_logs():
+        cursor.execute("LOCK TABLE users")
+        started = time.monotonic()
+        answers = await asyncio.gather(*(log_in(client, TODO, "a@example.com", "x", "192.0.2.1") for _ in range(5)))
+        seconds = time.monotonic() - started
+    assert [answer.status for answer in answers] == [500] * 5
+    assert seconds < 2
 
 
 # The log.

@@ -67,8 +67,9 @@ class LoginHandler(AuthHandler):
         body = await self.json_body()
         email = normalise_email(body["email"])
         account = email or body["email"][:EMAIL_LENGTH]
+        # Before the account's turn: while the database is unavailable, logins would wait for each other's deadlines.
+        user = await users.get_by_email(self.database, email) if email else None
         async with self.services.rate_limiter.login_attempt(account, self.client_address):
-            user = await users.get_by_email(self.database, email) if email else None
             if not await self.services.passwords.verify(body["password"], user and user.password_hash):
                 reason = "wrong_password" if user else "unknown_email"
                 log.warning("login_failed", reason=reason, remote_ip=self.client_address)
