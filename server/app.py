@@ -15,7 +15,7 @@ from tornado.web import Application
 
 from server.api.openapi import build
 from server.config import SQLITE_PREFIX
-from server.database import Database, DatabaseUnavailable
+from server.database import Database, DatabaseRefused, DatabaseUnavailable, QueryError
 from server.database.migrations import MigrationError, migrate
 from server.handlers.base import FallbackHandler
 from server.http.router import Router
@@ -61,7 +61,7 @@ async def open_database(config: Config) -> AsyncIterator[Database]:
     else:
         from server.database.postgres import PostgresDriver  # noqa: PLC0415
 
-        driver = PostgresDriver(config.database_url, config.database_timeout_seconds)
+        driver = PostgresDriver(config.database_url)
     try:
         yield Database(driver, config.database_pool_size, config.database_timeout_seconds)
     finally:
@@ -119,10 +119,10 @@ async def migrate_when_up(config: Config, database: Database, stopping: asyncio.
 
 
 async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:
-    """Return True once the database answers, or False if the process is told to stop before.
+    """Return True once the database takes writes, or False if the process is told to stop before.
 
     Raises:
-        StartError: if it does not answer within 30 seconds.
+        StartError: if that takes over 30 seconds, or the database refuses for good.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + DATABASE_WAIT_SECONDS
@@ -130,6 +130,10 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     while not stopping.is_set():
         try:
             await database.for_request().ping()
+        except QueryError:  # it responds; its schema is missing
+            return True
+        except DatabaseRefused as error:
+            raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
         except DatabaseUnavailable as error:
             if clock() > deadline:
                 raise StartError(f"the database does not answer: {error}") from None

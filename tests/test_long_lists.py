@@ -77,11 +77,11 @@ async def test_the_head_of_a_long_list_comes_without_its_tasks(alice: Person) ->
 
 @pytest.mark.usefixtures("io_loop")
 async def test_an_idle_connection_keeps_no_long_result_in_memory(empty_postgresql_url: str) -> None:
-    driver = PostgresDriver(empty_postgresql_url, 5)
+    driver = PostgresDriver(empty_postgresql_url)
     used = []
     for rows in (FEW_ROWS, FEW_ROWS, FEW_ROWS + 1, 1):
         assert len(await driver.execute(select(func.generate_series(1, rows)), {})) == rows
-        ((cursor, _),) = driver._idle  # noqa: SLF001
+        ((cursor, _),) = driver.idle
         used.append(cursor)
     assert used[0] is used[1]
     assert used[0].closed

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 import server.app
 from server.app import StartError, open_database, wait_for_database
@@ -202,6 +203,24 @@ async def test_a_process_that_waits_for_its_database_ends_at_once(tmp_path: Path
         async with asyncio.timeout(2):
             assert await process.stop(number) == 0
     assert process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("nobody@/postgres", "28000: role"), ("postgres@/no", "3D000: database")]
+)
+async def test_a_database_that_refuses_for_good_ends_the_start_at_once(
+    postgresql_server: str, tmp_path: Path, place: str, reason: str
+) -> None:
+    url = f"postgresql://{place}?host={parse_dsn(postgresql_server)['host']}"
+    for process in await asyncio.gather(
+        finished(*RUN, folder=tmp_path, environment={**MINIMUM, "DATABASE_URL": url}),
+        finished(*RUN, "migrate", folder=tmp_path, environment={**MINIMUM, "DATABASE_URL": url}),
+    ):
+        assert (process.exit_code, process.stderr) == (1, "")
+        (line,) = process.events()
+        assert line["event"] == "start_failed"
+        assert reason in line["reason"]
+        assert "DATABASE_URL" in line["reason"]
 
 
 @pytest.mark.settings(DATABASE_URL=f"postgresql://someone:{DATABASE_PASSWORD}@127.0.0.1:1/todo")

@@ -6,9 +6,15 @@ Drivers (``postgres.py``, ``sqlite.py``) run a statement and turn every exceptio
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import literal, select
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import false, select
+
+from server.database.tables import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +29,23 @@ KEEPALIVE = {  # libpq's: a server that vanished without a word is noticed withi
     "tcp_user_timeout": "10000",
 }
 MAX_WAITING_STATEMENTS = 1000  # statements that may wait for a connection
-_ping = select(literal(1))
+FULL_SECONDS = 10.0  # before a connection that the server had no room for is tried again
+# FOR UPDATE makes PostgreSQL refuse this where it refuses writes; it locks no row, and SQLite's has no such clause.
+_ping = select(tasks.c.id).where(false()).with_for_update()
+
+
+def libpq_parameters(url: str) -> dict[str, str]:
+    """Return libpq's parameters out of a URL, with our keepalives where it names none.
+
+    For ``sslrootcert=system`` this also tells OpenSSL where the system's certificates are: the one in psycopg2's wheel
+    looks for them in a folder of the machine that built it.
+    """
+    parameters: dict[str, str] = KEEPALIVE | parse_dsn(url)
+    if parameters.get("sslrootcert") == "system" and not os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
+        found = ssl.get_default_verify_paths()
+        paths = {"SSL_CERT_FILE": found.cafile, "SSL_CERT_DIR": found.capath}
+        os.environ |= {name: path for name, path in paths.items() if path}
+    return parameters
 
 
 class UniqueViolation(Exception):
@@ -35,15 +57,23 @@ class ForeignKeyViolation(Exception):
 
 
 class QueryError(Exception):
-    """The database refused a statement, by a fault of ours; no value of the row is in the message."""
+    """The database refused a statement because of a defect of ours; no value of a row is in the message."""
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not answer: away, too slow, or too many waiting. A write has an unknown outcome."""
+    """The database did not respond in time, or cannot run statements now. A write has an unknown outcome."""
 
 
 class DatabaseBusy(DatabaseUnavailable):
     """Too many statements are waiting for a connection already; this one was not sent."""
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """The server refuses the role, its password or the database: waiting does not help."""
+
+
+class TooManyConnections(DatabaseUnavailable):
+    """The server has no room for another connection; the statement was not sent."""
 
 
 class Driver(Protocol):
@@ -71,6 +101,7 @@ class Database:
         self._driver = driver
         self._connections = asyncio.Semaphore(connections)
         self._waiting = 0
+        self._running = 0
         self._timeout = timeout
 
     def for_request(self, timeout: float | None = None) -> RequestDatabase:
@@ -80,20 +111,30 @@ class Database:
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement when its turn has come.
 
+        Where the server takes fewer connections than configured, statements wait for those that there are.
+
         Raises:
             DatabaseBusy: if the queue is full.
         """
         if self._waiting >= MAX_WAITING_STATEMENTS:
             raise DatabaseBusy(f"{MAX_WAITING_STATEMENTS} statements are waiting for a connection")
-        self._waiting += 1
-        try:
-            await self._connections.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            return await self._driver.execute(statement, parameters)
-        finally:
-            self._connections.release()
+        while True:
+            self._waiting += 1
+            try:
+                await self._connections.acquire()
+            finally:
+                self._waiting -= 1
+            self._running += 1
+            give_back: Any = self._connections.release
+            try:
+                return await self._driver.execute(statement, parameters)
+            except TooManyConnections:
+                if self._running == 1:  # there is no connection of ours to wait for
+                    raise
+                give_back = partial(asyncio.get_running_loop().call_later, FULL_SECONDS, give_back)
+            finally:
+                self._running -= 1
+                give_back()
 
 
 class RequestDatabase:
@@ -110,7 +151,7 @@ class RequestDatabase:
 
         Raises:
             UniqueViolation, ForeignKeyViolation: the statement breaks the schema.
-            DatabaseUnavailable: there was no answer in time, or none at all.
+            DatabaseUnavailable: the database did not respond in time, or cannot run statements now.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -128,9 +169,10 @@ class RequestDatabase:
         return rows[0] if rows else None
 
     async def ping(self) -> None:
-        """Return if the database answers.
+        """Return if the database takes writes.
 
         Raises:
-            DatabaseUnavailable: if it does not.
+            DatabaseUnavailable: if it does not respond, or is read-only.
+            QueryError: if the schema is missing.
         """
         await self.fetch_all(_ping, {})

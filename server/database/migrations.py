@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from server.config import SQLITE_PREFIX
-from server.database import KEEPALIVE
+from server.database import libpq_parameters
 from server.database.tables import metadata
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _postgresql_engine(url: str) -> Engine:
     # psycopg2 reads the URL itself, with every parameter that libpq knows; SQLAlchemy would take it apart.
     return create_engine(
         "postgresql+psycopg2://",
-        creator=lambda: psycopg2.connect(url, connect_timeout=CONNECT_SECONDS, **KEEPALIVE),
+        creator=lambda: psycopg2.connect(**{"connect_timeout": CONNECT_SECONDS} | libpq_parameters(url)),
         isolation_level="READ COMMITTED",  # whatever the role's is: what another process has migrated must be seen
     )
 

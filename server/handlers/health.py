@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.api.operations import Operation
-from server.database import DatabaseUnavailable
+from server.database import DatabaseUnavailable, QueryError
 from server.errors import NotReady
 from server.handlers.base import BaseHandler
 
@@ -30,12 +30,12 @@ class ReadyHandler(BaseHandler):
 
     @Operation(answer="ready.json", errors=(NotReady,))
     async def get(self) -> None:
-        """Say whether requests can be served: the database answers and the process is not about to end."""
+        """Say whether requests can be served: the database takes writes and the process is not about to end."""
         if self.exchange.draining:
             raise NotReady
         try:
             await self.services.database.for_request(READY_SECONDS).ping()
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, QueryError):
             raise NotReady from None
         self.answer({"status": "ready"})
 

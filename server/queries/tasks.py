@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, bindparam, case, func, literal, select, true, tuple_
-from sqlalchemy.types import NullType
+from sqlalchemy import Boolean, Text, bindparam, case, cast, func, literal, select, true, tuple_
 
 from server import clock
 from server.database.tables import Duration, Timestamp, tasks
@@ -35,7 +34,7 @@ _insert = sa.insert(tasks).returning(*_columns)
 _select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
 _last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
 _select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
-_age = func.sum(tasks.c.updated_at - tasks.c.created_at, type_=NullType())
+_age = cast(func.sum(tasks.c.updated_at - tasks.c.created_at), Text)  # whatever the session's IntervalStyle
 _select_state = select(func.count(), func.max(tasks.c.updated_at), _age).where(_owned)
 _select_one = select(*_columns).where(_this_owned)
 _select_owner = select(tasks.c.user_id).where(tasks.c.id == bindparam("task_id"))

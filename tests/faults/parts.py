@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,20 @@ from psutil import NoSuchProcess, Process
 from tests.processes import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 PATIENCE_SECONDS = 30
+INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 
 
 class Postgres:
     """A PostgreSQL server on a TCP port, to be stopped and started at will; its data stays."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, port: int | None = None) -> None:
         self.folder = folder
-        self._programs = programs
+        self.programs = programs
         self._process: asyncio.subprocess.Process | None = None
-        self.port = free_port()
+        self.port = port or free_port()
 
     @property
     def url(self) -> str:
@@ -40,7 +41,7 @@ class Postgres:
         """Start the server, and return when it answers."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                self._programs / "postgres",
+                self.programs / "postgres",
                 *("-D", self.folder, "-k", self.folder, "-h", "127.0.0.1", "-p", str(self.port)),
                 *("-c", "max_connections=200"),
                 cwd=self.folder,
@@ -61,6 +62,13 @@ class Postgres:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._process.wait()
             self._process = None
+
+    async def kill(self) -> None:
+        """End every process of the server at this moment."""
+        self._signal(signal.SIGKILL)
+        assert self._process is not None
+        await self._process.wait()
+        self._process = None
 
     def freeze(self) -> None:
         """Let the server accept connections and never answer."""
@@ -117,6 +125,58 @@ async def postgres() -> AsyncIterator[Postgres]:
             yield server
         finally:
             await server.stop()
+
+
+@asynccontextmanager
+async def system_postgres(*settings: str) -> AsyncIterator[Postgres]:
+    """Make a server of the newest PostgreSQL of the system, which has TLS, ICU and replication, and start it.
+
+    Args:
+        settings: lines of its configuration.
+    """
+    with system_folder() as folder:
+        server = Postgres(folder, system_programs())
+        await run_as_owner(folder, server.programs / "initdb", "-D", folder, *INITDB)
+        with (folder / "postgresql.conf").open("a") as configuration:
+            configuration.writelines(f"{line}\n" for line in settings)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@contextmanager
+def system_folder() -> Iterator[Path]:
+    """Make a folder for a server of the system's PostgreSQL, which refuses to run as root."""
+    with tempfile.TemporaryDirectory(prefix="todo-system-", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "data"
+        folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            Path(name).chmod(0o755)
+            shutil.chown(folder, "postgres", "postgres")
+        yield folder
+
+
+def system_programs() -> Path:
+    """Return the folder of the programs of the newest PostgreSQL of the system."""
+    found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    assert found, "PostgreSQL is missing: sh tests/faults/install"
+    return max(found, key=lambda folder: int(folder.parent.name))
+
+
+async def run_as_owner(folder: Path, *command: str | Path) -> None:
+    """Run a program to its end as the owner of a folder."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        **_owner(folder),
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
 
 
 class PgBouncer:
@@ -192,6 +252,14 @@ class Proxy:
     def go_deaf(self) -> None:
         """Drop what passes on the connections that are open, for good, and let new ones wait."""
         self._hearing.clear()
+
+    def lead_to(self, target: int, *, keep: bool = False) -> None:
+        """Let new connections pass to another port, and break the others unless they are kept."""
+        self._target = target
+        if not keep:
+            for writer in self._writers:
+                writer.transport.abort()
+            self._writers.clear()
 
     def hear(self) -> None:
         """Let new connections pass; those that were open in deafness stay dead."""

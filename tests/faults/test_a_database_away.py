@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import subprocess
+import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg2
 import pytest
+from sqlalchemy import literal, select
 
 from server.database import Database, DatabaseUnavailable
 from server.database.postgres import PostgresDriver
@@ -309,26 +311,31 @@ async def test_connections_that_vanished_while_nobody_asked_cost_one_request(
 async def test_a_name_that_is_not_resolved_in_time_costs_no_more_than_the_timeout(
     monkeypatch: pytest.MonkeyPatch, report: Callable[..., None]
 ) -> None:
-    async def never(*_arguments: object, **_options: object) -> None:
-        await asyncio.Event().wait()
+    responds = threading.Event()
 
-    async def fails(*_arguments: object, **_options: object) -> None:
+    def never(*_arguments: object, **_options: object) -> list[Any]:
+        responds.wait(PATIENCE_SECONDS)
+        return fails()
+
+    def fails(*_arguments: object, **_options: object) -> list[Any]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    async def succeeds(*_arguments: object, **_options: object) -> list[Any]:
+    def succeeds(*_arguments: object, **_options: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
 
     loop = asyncio.get_running_loop()
     async with postgres() as server:
-        driver = PostgresDriver(server.url.replace("127.0.0.1", NAME), TIMEOUT_SECONDS)
+        driver = PostgresDriver(server.url.replace("127.0.0.1", NAME))
         database = Database(driver, POOL_SIZE, TIMEOUT_SECONDS)
         for resolver, limit in ((never, TIMEOUT_SECONDS + 0.5), (fails, 0.5)):
-            monkeypatch.setattr(loop, "getaddrinfo", resolver)
+            monkeypatch.setattr(socket, "getaddrinfo", resolver)
             started = loop.time()
             with pytest.raises(DatabaseUnavailable):
-                await database.for_request().ping()
+                await database.for_request().fetch_all(select(literal(1)), {})
             report(**{f"{resolver.__name__}_ms": round(1000 * (loop.time() - started), 1)})
             assert loop.time() - started < limit
-        monkeypatch.setattr(loop, "getaddrinfo", succeeds)
-        await database.for_request().ping()
+            responds.set()
+            await asyncio.sleep(0.1)  # a look-up that hangs is the only one of its name
+        monkeypatch.setattr(socket, "getaddrinfo", succeeds)
+        assert await database.for_request().fetch_all(select(literal(1)), {}) == [(1,)]
         await driver.close()

@@ -1,0 +1,61 @@
+"""Settings that a PostgreSQL database has of its own change no response."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from server.database.migrations import migrate
+from tests.client import PATHS
+from tests.conftest import execute
+
+if TYPE_CHECKING:
+    from tests.client import Person
+
+SETTINGS = {
+    "DateStyle": "SQL, DMY",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "Asia/Kolkata",
+    "standard_conforming_strings": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+}
+UPDATES = 30
+
+
+@pytest.fixture
+def database_url(empty_postgresql_url: str) -> str:
+    """A database with settings that differ from PostgreSQL's in all that our statements could notice."""
+    name = urlsplit(empty_postgresql_url).path.removeprefix("/")
+    for setting, value in SETTINGS.items():
+        execute(empty_postgresql_url, f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    migrate(empty_postgresql_url)
+    return empty_postgresql_url
+
+
+async def test_tasks_are_the_same_whatever_the_settings(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.queries.tasks.BATCH", 2)  # the entity tag of a long list is the database's work
+    title = r"""back\slash, \' "quotes", 100 %s, naïve"""
+    made = [await alice.create(PATHS[0], title, description=title) for _ in range(3)]
+    assert {task["title"] for task in made} == {task["description"] for task in made} == {title}
+    listed = await alice.request("GET", PATHS[0].tasks)
+    assert listed.body["tasks"] == made[::-1]
+    assert all(task["created_at"].endswith("Z") for task in made)
+    tag = {"If-None-Match": listed.headers["ETag"]}
+    assert (await alice.request("GET", PATHS[0].tasks, headers=tag)).status == 304
+    item = f"{PATHS[0].tasks}/{made[0]['id']}"
+    updated = (await alice.request("PUT", item, {"completed": True})).body["task"]
+    assert updated == {**made[0], "completed": True, "updated_at": updated["updated_at"]}
+    assert updated["updated_at"] > made[0]["updated_at"]
+    assert (await alice.request("GET", PATHS[0].tasks, headers=tag)).status == 200
+    assert (await alice.request("DELETE", item)).status == 204
+
+
+async def test_updates_that_the_isolation_level_lets_fail_are_run_again(alice: Person) -> None:
+    item = f"{PATHS[0].tasks}/{(await alice.create(PATHS[0]))['id']}"
+    answers = await asyncio.gather(*(alice.request("PUT", item, {"title": f"{n}"}) for n in range(UPDATES)))
+    assert [answer.status for answer in answers] == [200] * UPDATES
+    assert len({answer.body["task"]["updated_at"] for answer in answers}) == UPDATES
