@@ -23,7 +23,7 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
 OTHER_CORE = {CORES[1] if len(CORES) > 1 else CORES[0]}
 PACE_STEPS = 450_000  # some 7 ms, three times
-OURS = ("tornado", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema-rs", "bcrypt")
+OURS = ("tornado", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema", "bcrypt")
 THEIRS = (
     "fastapi",
     "sqlmodel",

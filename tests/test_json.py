@@ -73,6 +73,11 @@ def outcome(answer: Answer) -> tuple[int, str]:
         pytest.param(beside(b'"a": "\\udc00\\ud800"'), id="halves the wrong way round"),
         pytest.param(beside(b'"a": [{"b": "\\uD83D"}]'), id="half a pair within"),
         pytest.param(beside(b'"\\ud800": 1'), id="half a pair in a key"),
+        pytest.param(beside(b'"a": "\\u0000"'), id="NUL"),
+        pytest.param(beside(b'"a": [{"b": "x\\u0000x"}]'), id="NUL within"),
+        pytest.param(beside(b'"\\u0000": 1'), id="NUL in a key"),
+        pytest.param(b'"\\u0000"', id="NUL and nothing else"),
+        pytest.param(beside(b'"a": "\\\\\\u0000"'), id="NUL behind a backslash"),
         pytest.param(beside(b'"a": "\\u00g0"'), id="no escape"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from server import __version__, errors
-from server.api.operations import Operation, range_fault, schema_name
+from server.api.operations import Operation, out_of_range, schema_name
 from server.api.schemas import BODIES, SCHEMAS
 from server.handlers.auth import AuthHandler
 from server.handlers.base import PrivateHandler
@@ -144,11 +144,11 @@ def _errors(route: Route, operation: Operation, config: Config) -> list[errors.A
     if issubclass(route.handler, AuthHandler) and config.auth_rate_limit is not None:
         found.append(errors.TooManyRequests(60))
     if operation.query is not None:
-        found.append(errors.ValidationFailed([range_fault(*parameter) for parameter in operation.query.items()]))
+        found.append(errors.ValidationFailed([out_of_range(*parameter) for parameter in operation.query.items()]))
     if operation.body is not None and route.contract is not None:
         name = schema_name(operation.body, route.contract)
         found += [
-            errors.ValidationFailed(BODIES[name].faults(dict.fromkeys(SCHEMAS[name]["properties"]))),
+            errors.ValidationFailed(BODIES[name].errors(dict.fromkeys(SCHEMAS[name]["properties"]))),
             errors.NotJson(route.contract.not_json_status, "Expecting value: line 1 column 1 (char 0)"),
             errors.UnsupportedMediaType(),
         ]

@@ -41,8 +41,8 @@ class Operation:
         return method
 
 
-def range_fault(name: str, maximum: int) -> dict[str, str]:
-    """Return the fault of a query parameter that is no whole number up to a maximum."""
+def out_of_range(name: str, maximum: int) -> dict[str, str]:
+    """Return the validation error of a query parameter that is not a whole number from 1 to a maximum."""
     return {"field": name, "message": f"{name} must be a whole number from 1 to {maximum}"}
 
 

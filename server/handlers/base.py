@@ -144,8 +144,8 @@ class BaseHandler(Handler):
             body = parse_json(content)
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
-        if faults := BODIES[schema_name(self.operation.body or "", self.contract)].faults(body):
-            raise errors.ValidationFailed(faults)
+        if details := BODIES[schema_name(self.operation.body or "", self.contract)].errors(body):
+            raise errors.ValidationFailed(details)
         return cast("dict[str, Any]", body)
 
     def options(self, *_path: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from server.api.operations import Operation, range_fault
+from server.api.operations import Operation, out_of_range
 from server.database import ForeignKeyViolation
 from server.errors import AccessDenied, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
@@ -94,7 +94,7 @@ class TaskListHandler(TaskHandler):
         maximum = QUERY[name]
         # int() alone takes spaces, underscores and every script's digits.
         if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= maximum:
-            raise ValidationFailed([range_fault(name, maximum)])
+            raise ValidationFailed([out_of_range(name, maximum)])
         return int(values[-1])
 
 

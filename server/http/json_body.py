@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from server.http.exchange import RequestHeaders
 
-DEPTH = 200  # arrays and objects within each other; jsonschema-rs follows 255
+DEPTH = 200  # arrays and objects within each other
 NUMBER_LENGTH = 1000  # characters; converting longer ones costs quadratic time
 
 MAX_VALUES = 10_000  # commas and brackets, wherever they stand; more hold the event loop for too long
 
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
-_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # the escape of half a pair
+_ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # of half a surrogate pair, or of NUL
 
 
 def is_json(headers: RequestHeaders) -> bool:
@@ -30,8 +30,8 @@ def parse_json(body: bytes) -> Any:
     """Return the value of a JSON text that every party reads alike (RFC 8259; RFC 7493, I-JSON, section 2).
 
     Raises:
-        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, half of a surrogate
-            pair, or more than ``MAX_VALUES`` values.
+        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, text that no database
+            stores (half of a surrogate pair, NUL), or more than ``MAX_VALUES`` values.
     """
     try:
         text = body.decode("utf-8")
@@ -44,7 +44,7 @@ def parse_json(body: bytes) -> Any:
         raise ValueError(f"More than {MAX_VALUES} values")
     try:
         value = _decoder.decode(text)
-        if _SURROGATE.search(text) or brackets > DEPTH:
+        if _ESCAPE.search(text) or brackets > DEPTH:
             _check(value, DEPTH)
     except RecursionError:
         raise ValueError("Nested too deeply") from None
@@ -80,12 +80,14 @@ _decoder = json.JSONDecoder(
 
 
 def _check(value: Any, depth: int) -> None:
-    """Look for text that is none, and for values deeper than this many arrays and objects."""
+    """Look for text that no database stores, and for values deeper than this many arrays and objects."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("Text contains half of a surrogate pair") from None
+        if "\0" in value:
+            raise ValueError("Text contains the character NUL")
     elif isinstance(value, list | dict):
         if depth == 0:
             raise ValueError("Nested too deeply")

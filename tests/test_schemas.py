@@ -1,0 +1,113 @@
+"""The files of schemas/: each rule has its message, none is ignored, and compiled they decide as jsonschema does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+
+from server.api.schemas import BODIES, SCHEMAS, Schema, check_keywords
+from server.values import PASSWORD_BYTES, normalise_email
+from tests.processes import PROJECT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMATS = FormatChecker(formats=())
+FORMATS.checks("email")(lambda value: not isinstance(value, str) or normalise_email(value) is not None)
+FORMATS.checks("password")(lambda value: not isinstance(value, str) or len(value.encode()) <= PASSWORD_BYTES)
+
+ABSENT = object()
+TEXTS = ("", " ", "\x85\u3000\x1c", "\ufeff", "x", "Milk\n", "é", "😀" * 7, "a@b.de", "Correct-horse-7")
+LENGTHS = (72, 73, 100, 101, 254, 255, 256, 500, 501, 1000, 1001)
+VALUES = (ABSENT, None, True, 0, 1.5, [], {}, ["x"], {"title": "x"}, *TEXTS, *("ä" * length for length in LENGTHS))
+
+
+def expected(schema: dict[str, Any], body: Any) -> list[dict[str, str]]:
+    """Return the errors that jsonschema finds, the first of each field, with the messages of the schema."""
+    found: dict[str, str] = {}
+    for error in Draft202012Validator(schema, format_checker=FORMATS).iter_errors(body):
+        *place, keyword = error.schema_path
+        part = schema
+        for step in place:
+            part = part[step]
+        messages = part["errorMessage"]
+        if keyword == "required":
+            for field in set(error.validator_value) - error.instance.keys():
+                found.setdefault(field, messages["required"][field])
+        else:
+            keyword = "null" if error.instance is None and "null" in messages else keyword
+            found.setdefault(".".join(map(str, error.path)), messages[keyword])
+    order = ["", *schema["properties"]]
+    return [{"field": field, "message": found[field]} for field in sorted(found, key=order.index)]
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_breaks_the_rules_that_jsonschema_says_it_breaks(name: str) -> None:
+    schema = SCHEMAS[name]
+    fields = list(schema["properties"])
+    bodies: list[Any] = [
+        {field: value for field, value in zip(fields, values, strict=True) if value is not ABSENT}
+        for values in product(VALUES[::3], repeat=len(fields))
+    ]
+    bodies += [{field: value} for field in fields for value in VALUES if value is not ABSENT]
+    bodies += [value for value in VALUES if value is not ABSENT]
+    outcomes = [(BODIES[name].errors(body), expected(schema, body)) for body in bodies]
+    assert [ours for ours, _ in outcomes] == [theirs for _, theirs in outcomes]
+    assert any(ours for ours, _ in outcomes)
+    assert BODIES[name].errors(schema["examples"][0]) == []
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_file_is_a_schema_of_the_draft_that_it_names(name: str) -> None:
+    Draft202012Validator.check_schema(SCHEMAS[name])
+    assert SCHEMAS[name]["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    assert SCHEMAS[name]["$id"] == f"/schemas/{name}"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"maxlength": 1},
+        {"properties": {"title": {"max_length": 1}}},
+        {"properties": {"details": {"items": {"properties": {"field": {"typ": "string"}}}}}},
+        {"oneOf": [{"type": "object"}, {"requires": []}]},
+        {"properties": {"password": {"allOf": [{"Pattern": "x"}]}}},
+    ],
+)
+def test_a_keyword_that_jsonschema_would_ignore_is_an_error(schema: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"schemas/x\.json: unknown keyword"):
+        check_keywords("x.json", schema)
+
+
+@pytest.mark.parametrize("name", ["todo/create_task.json", "error.json", "task_page.json"])
+def test_the_server_does_not_start_with_an_unknown_keyword_in_a_schema(tmp_path: Path, name: str) -> None:
+    for folder in ("server", "schemas"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    command = (sys.executable, "-c", "import server.api.schemas as module; print(module.__file__)")
+    ran = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.startswith(str(tmp_path))
+    schema = SCHEMAS[name]
+    first, *_ = schema["properties"]
+    changed = {**schema, "properties": {**schema["properties"], first: {"type": "string", "maxLenght": 9}}}
+    (tmp_path / "schemas" / name).write_text(json.dumps(changed), "utf-8")
+    ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
+    assert ran.returncode != 0
+    assert ran.stderr.endswith(f"ValueError: schemas/{name}: unknown keyword maxLenght\n")
+
+
+def test_a_rule_without_a_message_and_an_unknown_format_are_errors() -> None:
+    def schema(**field: Any) -> dict[str, Any]:
+        return {"properties": {"a": {"errorMessage": {"type": "x", "format": "x"}, **field}}, "errorMessage": {}}
+
+    assert Schema(schema(type="string")).errors({"a": 1}) == [{"field": "a", "message": "x"}]
+    with pytest.raises(KeyError, match="maxLength"):
+        Schema(schema(type="string", maxLength=1))
+    with pytest.raises(ValueError, match="unknown format"):
+        Schema(schema(type="string", format="e-mail"))
