@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import unicodedata
 from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -132,8 +133,9 @@ async def test_addresses_that_people_have_are_accepted(client: Client, paths: Pa
         "a..b@c.de",
         "a b@c.de",
         "a,b@c.de",
-        " a@b.de",
-        "a@b.de\n",
+        "\xa0a@b.de",
+        "a@b.de\u3000",
+        "a @b.de",
         "a\x01@b.de",
         "Alice <a@b.de>",
         "mailto:a@b.de",
@@ -155,6 +157,21 @@ async def test_an_email_has_at_most_254_characters(client: Client, paths: Paths)
     answer = await register(client, paths, email.replace(".de", ".com"))
     assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
     assert (await log_in(client, paths, email.replace(".de", ".com"))).status == 401
+
+
+@pytest.mark.parametrize("form", [" {}", "{} ", "\t\r\n {} \v\f"])
+async def test_an_email_is_trimmed(client: Client, paths: Paths, form: str) -> None:
+    email = new_email()
+    answer = await register(client, paths, form.format(email))
+    assert (answer.status, answer.body["user"]["email"]) == (201, email)
+    assert (await register(client, paths, email)).status == 409
+    for typed in (email, form.format(email)):
+        assert (await log_in(client, paths, typed)).body["user"] == answer.body["user"]
+    longest = f"{secrets.token_hex(32)}@{'d' * 61}.{'d' * 61}.{'d' * 62}.de"
+    answer = await register(client, paths, form.format(longest))
+    assert (answer.status, answer.body["user"]["email"]) == (201, longest)
+    answer = await register(client, paths, form.format("x" + longest))
+    assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
 
 
 async def test_an_endless_email_is_refused_without_delay(client: Client, paths: Paths) -> None:
@@ -211,6 +228,44 @@ async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> Non
     assert (await log_in(client, paths, email, password)).status == 200
     for other in (password.strip(), password.lower(), password + " "):
         assert (await log_in(client, paths, email, other)).status == 401
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "Zürich-Straße-é1",  # composed and decomposed
+        "A1-\u212bngstr\u00f6m-\u03ac\u0344",  # characters that have a simpler equivalent
+        "a1-\u1100\u1161\u11a8-Hangul",
+        "A1-q\u0307\u0323-two-marks",
+        "Aa1" + "\u1f82" * 23,  # 72 bytes; 95 characters when it is decomposed
+        "Aa1-" + "\u0390" * 34,  # 72 bytes; 106 characters when it is decomposed
+    ],
+)
+async def test_a_password_is_the_same_in_every_unicode_form(client: Client, paths: Paths, password: str) -> None:
+    forms = [unicodedata.normalize("NFC", password), unicodedata.normalize("NFD", password), password]
+    for form in forms:
+        email = new_email()
+        assert (await register(client, paths, email, form)).status == 201
+        for other in forms:
+            assert (await log_in(client, paths, email, other)).status == 200
+        compatible = unicodedata.normalize("NFKC", password)
+        assert (await log_in(client, paths, email, compatible)).status == (200 if compatible in forms else 401)
+
+
+async def test_the_length_of_a_password_is_that_of_its_composed_form(client: Client, paths: Paths) -> None:
+    answer = await register(client, paths, new_email(), unicodedata.normalize("NFD", "Aa1éééé"))
+    assert (answer.status, answer.error) == (400, "Password must be at least 8 characters")
+    answer = await register(client, paths, new_email(), "Aa1" + "e\u0301" * 35)
+    assert (answer.status, answer.error) == (400, password_message(paths, "format"))
+    assert (await register(client, paths, new_email(), "Aa1" + "e\u0301" * 34)).status == 201
+
+
+async def test_an_endless_password_is_refused_without_delay(client: Client, paths: Paths) -> None:
+    password = "Aa1-" + "\u0327\u0323" * 75_000  # putting its marks in order takes quadratic time
+    for attempt, status in ((register, 400), (log_in, 401)):
+        started = time.process_time()
+        assert (await attempt(client, paths, new_email(), password)).status == status
+        assert time.process_time() - started < 0.5
 
 
 async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice: Person, paths: Paths) -> None:

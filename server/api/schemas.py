@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonschema import Draft202012Validator, FormatChecker
 
-from server.values import PASSWORD_BYTES, normalise_email
+from server.values import compose_password, hashable, normalise_email, trim_email
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,9 @@ _ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "errorMess
 
 _formats = FormatChecker(formats=())
 _formats.checks("email")(lambda value: normalise_email(value) is not None)
-_formats.checks("password")(lambda value: len(value.encode()) <= PASSWORD_BYTES)
+_formats.checks("password")(lambda value: hashable(value) is not None)
+# Values of these formats are validated as they will be stored or hashed.
+_NORMAL_FORMS = {"email": trim_email, "password": compose_password}
 _validator = Draft202012Validator({}, format_checker=_formats)  # the keywords' functions ask it for types and formats
 
 
@@ -49,6 +51,7 @@ class Field(NamedTuple):
 
     name: str
     required_message: str | None
+    normalise: Callable[[str], str] | None
     rules: list[Rule]
 
 
@@ -66,7 +69,8 @@ class Schema:
         self._rules = list(_compile(rules))
         required = {name: schema["errorMessage"]["required"][name] for name in schema.get("required", ())}
         self._fields = [
-            Field(name, required.get(name), list(_compile(field))) for name, field in schema["properties"].items()
+            Field(name, required.get(name), _NORMAL_FORMS.get(field.get("format")), list(_compile(field)))
+            for name, field in schema["properties"].items()
         ]
 
     def errors(self, body: Any) -> list[dict[str, str]]:
@@ -74,8 +78,15 @@ class Schema:
         if message := _first_message(self._rules, body):
             return [{"field": "", "message": message}]
         found = []
-        for name, required_message, rules in self._fields:
-            if message := _first_message(rules, body[name]) if name in body else required_message:
+        for name, required_message, normalise, rules in self._fields:
+            if name in body:
+                value = body[name]
+                if normalise and isinstance(value, str):
+                    value = normalise(value)
+                message = _first_message(rules, value)
+            else:
+                message = required_message
+            if message:
                 found.append({"field": name, "message": message})
         return found
 

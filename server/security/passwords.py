@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import bcrypt
 
 from server.errors import ServiceUnavailable
-from server.values import PASSWORD_BYTES
+from server.values import hashable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,13 +38,15 @@ class Passwords:
         self._nobody = bcrypt.gensalt(rounds) + b"." * 31
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a password of at most 72 bytes (FR-010).
+        """Return the hash of a password that bcrypt can hash (FR-010).
 
         Raises:
             ServiceUnavailable: if too many hashes are waiting.
         """
+        encoded = hashable(password)
+        assert encoded is not None  # noqa: S101  # the schema of a registration refuses it
         salt = bcrypt.gensalt(self._rounds)
-        return await self._run(lambda: bcrypt.hashpw(password.encode(), salt).decode())
+        return await self._run(lambda: bcrypt.hashpw(encoded, salt).decode())
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """Tell whether a password has this hash; without a hash it takes as long to say no.
@@ -52,19 +54,19 @@ class Passwords:
         Raises:
             ServiceUnavailable: if too many hashes are waiting.
         """
-        return await self._run(lambda: self._matches(password.encode(), password_hash))
+        return await self._run(lambda: self._matches(hashable(password), password_hash))
 
     def close(self) -> None:
         """End the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _matches(self, password: bytes, password_hash: str | None) -> bool:
-        if password_hash is not None and len(password) <= PASSWORD_BYTES:
+    def _matches(self, password: bytes | None, password_hash: str | None) -> bool:
+        if password is not None and password_hash is not None:
             try:
                 return bcrypt.checkpw(password, password_hash.encode())
             except ValueError:  # no hash of bcrypt's: somebody else filled the table
                 pass
-        bcrypt.checkpw(password[:PASSWORD_BYTES], self._nobody)
+        bcrypt.checkpw(password or b"", self._nobody)
         return False
 
     async def _run(self, work: Callable[[], T]) -> T:
