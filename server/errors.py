@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+CHALLENGE = 'Bearer realm="todo-api"'  # RFC 9110 section 11.6.1: every 401 has one; RFC 6750 section 3
+
+
 class ApiError(HTTPError):
     """An answer with a JSON body ``{"error": message}``.
 
@@ -94,13 +97,18 @@ class NotJson(ApiError):
 
 
 class Unauthorized(ApiError):
-    """401: no token, or one that is not accepted (RFC 6750 section 3)."""
+    """401: no token, or one that is not accepted.
+
+    Args:
+        invalid_token: whether there was a token (RFC 6750 section 3.1); clients then get a new one.
+    """
 
     status = 401
     message = "Unauthorized"
 
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, *, invalid_token: bool = False) -> None:
+        challenge = f'{CHALLENGE}, error="invalid_token"' if invalid_token else CHALLENGE
+        super().__init__(headers={"WWW-Authenticate": challenge})
 
 
 class InvalidCredentials(ApiError):
@@ -108,6 +116,9 @@ class InvalidCredentials(ApiError):
 
     status = 401
     message = "Invalid email or password"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": CHALLENGE})
 
 
 class AccessDenied(ApiError):

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 PASSWORD = "Correct-horse-7"
 
 
-# A list without pages has none around it; an overload alone says when to come back; 401 is a login's answer too.
-OPTIONAL_HEADERS = {"Link", "Retry-After", "WWW-Authenticate"}
+# A list without pages has none around it; an overload alone says when to come back.
+OPTIONAL_HEADERS = {"Link", "Retry-After"}
+CHALLENGES = {'Bearer realm="todo-api"', 'Bearer realm="todo-api", error="invalid_token"'}
 NAME = "urn:document"
 ERROR = Draft202012Validator(SCHEMAS["error.json"])
 
@@ -157,6 +158,7 @@ def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Answer
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Vary"] == "Origin"
     assert headers["Cache-Control"] in ("no-store", "private, no-cache")
+    assert (status == 401) == (headers.get("WWW-Authenticate") in CHALLENGES)
     assert headers.get("Server") in (None, "nginx")  # a proxy in front names itself; we do not
     if method == "HEAD" or status in (204, 304):
         assert body == b""

@@ -282,6 +282,7 @@ async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice
     ):
         answer = await log_in(client, paths, email, password)
         assert (answer.status, answer.body) == (401, {"error": INVALID_CREDENTIALS})
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
 
 
 async def test_logging_in_never_checks_strength(client: Client, paths: Paths) -> None:

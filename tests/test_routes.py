@@ -58,7 +58,7 @@ async def test_nothing_but_the_public_routes_answers_without_a_token(client: Cli
     for method in set(ALLOW[pattern].split(", ")) - {"OPTIONS"}:
         answer = await client.request(method, path_of(pattern), {} if method in ("POST", "PUT") else ...)
         assert answer.status == 401
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
         if method != "HEAD":
             assert answer.error == "Unauthorized"
 

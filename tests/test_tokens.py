@@ -58,9 +58,11 @@ async def list_tasks(client: Client, paths: Paths, authorization: str | None) ->
     return await client.request("GET", paths.tasks, headers=headers)
 
 
-def assert_unauthorized(answer: Answer) -> None:
+def assert_unauthorized(answer: Answer, *, invalid_token: bool = True) -> None:
+    """Check the response, and that its challenge says whether there was a token (RFC 6750 section 3)."""
     assert (answer.status, answer.body) == (401, {"error": "Unauthorized"})
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    challenge = 'Bearer realm="todo-api"' + (', error="invalid_token"' if invalid_token else "")
+    assert answer.headers["WWW-Authenticate"] == challenge
 
 
 def reasons(events: list[Any]) -> list[str]:
@@ -272,15 +274,15 @@ async def test_a_good_token_needs_its_scheme(
     client: Client, alice: Person, paths: Paths, form: str | None, reason: str
 ) -> None:
     with capture_logs() as events:
-        assert_unauthorized(await list_tasks(client, paths, form and form.replace("{}", alice.token)))
+        answer = await list_tasks(client, paths, form and form.replace("{}", alice.token))
+    assert_unauthorized(answer, invalid_token=reason == "malformed")
     assert reasons(events) == [reason]
 
 
 async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
     for method in ("GET", "POST"):
         answer = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
-        assert (answer.status, answer.error) == (401, "Unauthorized")
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert_unauthorized(answer, invalid_token=False)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
         body=b"\xff" if method in ("POST", "PUT") else None,
     )
     assert answer.status == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
@@ -309,11 +311,13 @@ async def test_two_authorization_headers_are_refused(client: Client, alice: Pers
 
 @pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
 async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
-    assert_unauthorized(await client.request("GET", f"{paths.tasks}?{name}={alice.token}"))
-    for header in ({"Cookie": f"{name}={alice.token}"}, {"X-Access-Token": alice.token}):
-        assert_unauthorized(await client.request("GET", paths.tasks, headers=header))
-    body = {"title": "x", name: alice.token}
-    assert_unauthorized(await client.request("POST", paths.tasks, body))
+    for answer in (
+        await client.request("GET", f"{paths.tasks}?{name}={alice.token}"),
+        await client.request("GET", paths.tasks, headers={"Cookie": f"{name}={alice.token}"}),
+        await client.request("GET", paths.tasks, headers={"X-Access-Token": alice.token}),
+        await client.request("POST", paths.tasks, {"title": "x", name: alice.token}),
+    ):
+        assert_unauthorized(answer, invalid_token=False)
 
 
 async def test_a_remembered_token_is_refused_once_it_expires(

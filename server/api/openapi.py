@@ -25,7 +25,7 @@ HEADERS = {
     "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
     "Location": "Where the new task is.",
     "Retry-After": "Seconds to wait.",
-    "WWW-Authenticate": "`Bearer`",
+    "WWW-Authenticate": '`Bearer realm="todo-api"`; if a token was sent, also `error="invalid_token"`.',
     "X-Request-ID": "Names the request in the server's log; the caller's own, if it sent a plain one.",
 }
 TAGS = {"todo": "The todo contract.", "tasks": "The tasks contract.", "health": "For the platform."}

@@ -225,7 +225,7 @@ class PrivateHandler(BaseHandler):
     def reject_token(self, reason: str) -> errors.Unauthorized:
         """Log why a token is not accepted, and return the error to raise."""
         log.warning("token_rejected", reason=reason, remote_ip=self.client_address)
-        return errors.Unauthorized()
+        return errors.Unauthorized(invalid_token=reason not in ("missing", "not_bearer"))
 
 
 class FallbackHandler(BaseHandler):

@@ -91,5 +91,5 @@ async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_w
             for method in ("GET", "POST"):
                 answer = await client.request(method, PATH.tasks, TASK, token=token)
                 assert answer.status == 401
-                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
     assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6
