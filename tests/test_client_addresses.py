@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.client import PASSWORD
 
@@ -77,6 +78,11 @@ async def test_of_two_trusted_proxies_the_outer_one_tells_the_address(client: Cl
         pytest.param("198.51.100.{}, unknown", marks=behind_a_proxy),
         pytest.param("198.51.100.{}, ", marks=behind_a_proxy),
         pytest.param("198.51.100.{}, 300.1.1.{}", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, 192.0.2.{}:", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, 192.0.2.{}:http", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, 192.0.2.1:{}:80", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, [2001:db8::{}:80", marks=behind_a_proxy),
+        pytest.param("198.51.100.{}, [unknown]:{}", marks=behind_a_proxy),
     ],
 )
 async def test_without_a_trusted_address_the_connections_counts(client: Client, paths: Paths, text: str) -> None:
@@ -93,6 +99,34 @@ async def test_the_addresses_of_one_ipv6_network_are_one_client(client: Client, 
         assert (await register(client, paths, forwarded(address))).status == 201
     assert_refused(await register(client, paths, forwarded("2001:db8:0:1::4")))
     assert (await register(client, paths, forwarded("2001:db8:0:2::1"))).status == 201
+
+
+@behind_a_proxy
+@pytest.mark.parametrize(
+    ("forms", "other"),
+    [
+        (("192.0.2.1:4711", "192.0.2.1:4712", "192.0.2.1"), "192.0.2.2:4711"),
+        (("[2001:db8::1]:4711", "[2001:db8::1]", "2001:db8::1"), "[2001:db8:0:1::1]:4711"),
+        (("[::ffff:192.0.2.1]:1", "192.0.2.1:65535", "[::FFFF:c000:201]"), "[::ffff:192.0.2.2]:1"),
+    ],
+)
+async def test_the_port_of_an_address_does_not_matter(
+    client: Client, paths: Paths, forms: tuple[str, ...], other: str
+) -> None:
+    for form in forms:
+        with capture_logs() as events:
+            assert (await register(client, paths, forwarded(f"198.51.100.1:80, {form}"))).status == 201
+        (address,) = {event["remote_ip"] for event in events if event["event"] == "request"}
+        assert address in ("192.0.2.1", "2001:db8::1")
+    assert_refused(await register(client, paths, forwarded(forms[0])))
+    assert (await register(client, paths, forwarded(other))).status == 201
+
+
+@behind_a_proxy
+async def test_a_link_local_address_has_a_zone(client: Client, paths: Paths) -> None:
+    for address in ("fe80::1%eth0", "fe80::2%eth0", "[fe80::3%eth0]:4711"):
+        assert (await register(client, paths, forwarded(address))).status == 201
+    assert_refused(await register(client, paths, forwarded("fe80::4%eth0")))
 
 
 @behind_a_proxy
