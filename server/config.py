@@ -213,9 +213,14 @@ class Config:
             "log_level": env.log_level_name("LOG_LEVEL", "info"),
             "log_format": env.str("LOG_FORMAT", "json", validate=validate.OneOf(LOG_FORMATS)),
         }
+        lines = []
         try:
             env.seal()
         except EnvValidationError as error:
-            faults = cast("dict[str, list[str]]", error.error_messages)
-            raise ConfigError([f"{name}: {' '.join(texts)}" for name, texts in faults.items()]) from None
+            messages = cast("dict[str, list[str]]", error.error_messages)
+            lines = [f"{name}: {' '.join(texts)}" for name, texts in messages.items()]
+        if values["require_https"] and values["trusted_proxy_hops"] == 0:
+            lines.append("REQUIRE_HTTPS: Needs TRUSTED_PROXY_HOPS of 1 or more: only a proxy in front can tell.")
+        if lines:
+            raise ConfigError(lines)
         return cls(**values)

@@ -220,6 +220,7 @@ def test_settings_that_are_not_given_have_their_defaults() -> None:
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, values in ACCEPTED.items() for text in values])
 def test_a_good_value_of_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv("TRUSTED_PROXY_HOPS", "1")  # REQUIRE_HTTPS needs it
     monkeypatch.setenv(name, text)
     assert getattr(Config.from_environment(), name.lower()) == ACCEPTED[name][text]
 
@@ -286,6 +287,24 @@ def test_a_bad_value_of_a_setting_is_named_and_its_secret_is_not_shown(
     assert "cr3t" not in line
     if name == "BETTER_AUTH_SECRET" and text:
         assert text not in line
+
+
+@pytest.mark.parametrize("text", TRUE)
+@pytest.mark.parametrize("hops", ["0", None])
+def test_https_cannot_be_required_without_a_trusted_proxy(
+    monkeypatch: pytest.MonkeyPatch, text: str, hops: str | None
+) -> None:
+    monkeypatch.setenv("REQUIRE_HTTPS", text)
+    if hops is not None:
+        monkeypatch.setenv("TRUSTED_PROXY_HOPS", hops)
+    (line,) = faults()
+    assert line.startswith("REQUIRE_HTTPS: ")
+    assert "TRUSTED_PROXY_HOPS" in line
+    monkeypatch.setenv("PORT", "http")
+    assert [line.partition(": ")[0] for line in faults()] == ["PORT", "REQUIRE_HTTPS"]
+    monkeypatch.delenv("PORT")
+    monkeypatch.setenv("TRUSTED_PROXY_HOPS", "1")
+    assert Config.from_environment().require_https
 
 
 @pytest.mark.parametrize("name", REQUIRED)
