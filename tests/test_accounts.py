@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sqlite3
 import time
 import unicodedata
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import bcrypt
+import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,6 +22,7 @@ from server.queries import users
 from tests.client import PASSWORD, PATHS
 
 if TYPE_CHECKING:
+    from server.queries.users import User
     from server.services import Services
     from tests.client import Answer, Client, Paths, Person
 
@@ -390,19 +393,91 @@ async def test_a_hash_that_is_not_bcrypts_matches_no_password(
         assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
 
 
+def hash_of(password: str, cost: int, prefix: str = "$2b$") -> str:
+    """Return a hash as other versions and settings stored it."""
+    return prefix + bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode().removeprefix("$2b$")
+
+
+async def new_account(services: Services, password_hash: str) -> User:
+    """Store an account with this hash, and return it."""
+    return await users.create(services.database.for_request(), new_email(), password_hash)
+
+
+async def stored(services: Services, user: User) -> User:
+    """Return the account as it is now."""
+    found = await users.get_by_email(services.database.for_request(), user.email)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
+@pytest.mark.parametrize("cost", [4, 6])
+@pytest.mark.settings(BCRYPT_ROUNDS="5")
+async def test_a_login_renews_a_hash_of_another_cost(
+    client: Client, services: Services, paths: Paths, cost: int, prefix: str
+) -> None:
+    user = await new_account(services, hash_of(PASSWORD, cost, prefix))
+    assert (await log_in(client, paths, user.email, PASSWORD + "x")).status == 401
+    assert await stored(services, user) == user
+    assert (await log_in(client, paths, user.email)).body["user"]["id"] == user.id
+    renewed = await stored(services, user)
+    assert renewed.password_hash.startswith("$2b$05$")
+    for password, status in ((PASSWORD, 200), (PASSWORD + "x", 401), (PASSWORD, 200)):
+        assert (await log_in(client, paths, user.email, password)).status == status
+    assert await stored(services, user) == renewed
+
+
+async def test_a_hash_that_was_replaced_meanwhile_is_not_overwritten(client: Client, services: Services) -> None:
+    user = await new_account(services, hash_of(PASSWORD, 5))
+    newer = hash_of("Another-horse-8", 4)
+    await users.update_hash(services.database.for_request(), user, newer)
+    await users.update_hash(services.database.for_request(), user, hash_of(PASSWORD, 4))
+    assert (await stored(services, user)).password_hash == newer
+    assert (await log_in(client, PATHS[0], user.email)).status == 401
+
+
+@pytest.mark.settings(DATABASE_TIMEOUT_SECONDS="0.5")
+async def test_a_login_succeeds_though_its_hash_cannot_be_renewed(
+    client: Client, services: Services, paths: Paths
+) -> None:
+    user = await new_account(services, hash_of(PASSWORD, 5))
+    url = services.config.database_url
+    if url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+    else:
+        connection = psycopg2.connect(url)
+        connection.cursor().execute("SELECT id FROM users WHERE id = %s FOR UPDATE", (user.id,))
+    assert (await log_in(client, paths, user.email)).status == 200
+    connection.rollback()
+    connection.close()
+    assert (await log_in(client, paths, user.email)).status == 200
+    assert (await stored(services, user)).password_hash.startswith("$2b$04$")
+
+
 @pytest.mark.settings(BCRYPT_ROUNDS="8")
 async def test_every_wrong_credential_takes_as_long(
     client: Client, alice: Person, services: Services, paths: Paths
 ) -> None:
-    foreign = new_email()
-    await users.create(services.database.for_request(), foreign, FOREIGN_HASH)
     attempts = {
         "wrong password": (alice.email, "Wrong-horse-7"),
         "unknown email": (new_email(), PASSWORD),
         "no email": ("", PASSWORD),
         "password over 72 bytes": (alice.email, "x" * 73),
-        "foreign hash": (foreign, PASSWORD),
     }
+    hashes = {
+        "foreign": FOREIGN_HASH,
+        "empty": "",
+        "broken": "$2b$08$" + "a" * 20,
+        "without the dollar in front": hash_of(PASSWORD, 4).removeprefix("$"),
+        "of a far lower cost": hash_of(PASSWORD, 4, "$2y$"),
+        "of the cost before": hash_of(PASSWORD, 7),
+        "of this cost": hash_of(PASSWORD, 8, "$2a$"),
+    }
+    for name, password_hash in hashes.items():
+        email = (await new_account(services, password_hash)).email
+        attempts[f"hash {name}"] = (email, "Wrong-horse-7")
+        attempts[f"hash {name}, password over 72 bytes"] = (email, "x" * 73)
     seconds: dict[str, list[float]] = {name: [] for name in attempts}
     for _ in range(5):
         for name, (email, password) in attempts.items():

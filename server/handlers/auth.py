@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
 from server.api.operations import Operation
-from server.database import UniqueViolation
-from server.errors import EmailTaken, InvalidCredentials
+from server.database import DatabaseUnavailable, UniqueViolation
+from server.errors import EmailTaken, InvalidCredentials, ServiceUnavailable
 from server.handlers.base import BaseHandler
 from server.queries import users
 from server.values import EMAIL_LENGTH, normalise_email
@@ -74,5 +75,12 @@ class LoginHandler(AuthHandler):
                 reason = "wrong_password" if user else "unknown_email"
                 log.warning("login_failed", reason=reason, remote_ip=self.client_address)
                 raise InvalidCredentials
-        assert user is not None  # noqa: S101  # nobody's password is verified
+        assert user is not None  # noqa: S101  # verify() returns False when user is None
+        if self.services.passwords.is_outdated(user.password_hash):
+            await self.renew_hash(user, body["password"])
         self.answer_session(user, 200)
+
+    async def renew_hash(self, user: User, password: str) -> None:
+        """Hash the password at the configured cost; without the time or the database for it, the next login does."""
+        with suppress(ServiceUnavailable, DatabaseUnavailable):
+            await users.update_hash(self.database, user, await self.services.passwords.hash(password))

@@ -1,4 +1,4 @@
-"""Password hashes: bcrypt, in threads of its own (it lets go of the interpreter's lock), never on the event loop."""
+"""Password hashes: bcrypt, in threads of its own (it releases the GIL), never on the event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NICENESS = 10  # of the threads that hash
-QUEUE_LENGTH = 100  # hashes that may wait; at cost 12 a core does three or four a second
+MAX_WAITING_HASHES = 100  # at cost 12 a core does three or four a second
 
 
 class Passwords:
@@ -34,8 +34,6 @@ class Passwords:
         self._threads = os.cpu_count() or 1
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="bcrypt", initializer=_yield_to_others)
         self._pending = 0
-        # No password has this hash, but verifying one against it takes as long as against a real one.
-        self._nobody = bcrypt.gensalt(rounds) + b"." * 31
 
     async def hash(self, password: str) -> str:
         """Return the hash of a password that bcrypt can hash (FR-010).
@@ -49,34 +47,51 @@ class Passwords:
         return await self._run(lambda: bcrypt.hashpw(encoded, salt).decode())
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether a password has this hash; without a hash it takes as long to say no.
+        """Tell whether a password has this hash.
+
+        Every no takes as long as hashing at the configured cost, whatever its reason: no hash, one that is not
+        bcrypt's, one of a lower cost, a password that bcrypt cannot hash. Only a hash of a higher cost takes longer.
 
         Raises:
             ServiceUnavailable: if too many hashes are waiting.
         """
         return await self._run(lambda: self._matches(hashable(password), password_hash))
 
+    def is_outdated(self, password_hash: str) -> bool:
+        """Tell whether a hash of bcrypt's has another cost than the configured one."""
+        return _cost(password_hash) != self._rounds
+
     def close(self) -> None:
         """End the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, password: bytes | None, password_hash: str | None) -> bool:
+        costs = [self._rounds]
         if password is not None and password_hash is not None:
             try:
-                return bcrypt.checkpw(password, password_hash.encode())
-            except ValueError:  # no hash of bcrypt's: somebody else filled the table
+                if bcrypt.checkpw(password, password_hash.encode()):
+                    return True
+                # Each cost takes twice the time of the one before, so that these add up to the configured one.
+                costs = list(range(_cost(password_hash), self._rounds))
+            except ValueError:  # not a hash of bcrypt's: another program filled the table
                 pass
-        bcrypt.checkpw(password or b"", self._nobody)
+        for cost in costs:
+            bcrypt.hashpw(password or b"", bcrypt.gensalt(cost))
         return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._pending >= self._threads + QUEUE_LENGTH:
+        if self._pending >= self._threads + MAX_WAITING_HASHES:
             raise ServiceUnavailable(headers={"Retry-After": "10"})
         self._pending += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
             self._pending -= 1
+
+
+def _cost(password_hash: str) -> int:
+    """Return the cost of a hash of bcrypt's, ``$2b$<cost>$<salt and hash>``."""
+    return int([part for part in password_hash.split("$") if part][1])  # as bcrypt itself reads it
 
 
 def _yield_to_others() -> None:
