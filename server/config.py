@@ -144,10 +144,10 @@ def rate_limit_storage(value: str) -> str:
         return value
     if not value.startswith(REDIS_PREFIXES):
         raise ValidationError(f"Must be memory://, or start with {', '.join(REDIS_PREFIXES)}.")
-    from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+    from server.security.redis_storage import open_storage  # noqa: PLC0415  # the client costs time and memory at start
 
     try:
-        SharedStorage(value)
+        open_storage(value)
     except ValueError as error:
         raise ValidationError(str(error)) from None
     return value

@@ -19,6 +19,7 @@ from tests.conftest import ORIGIN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from server.services import Services
     from tests.client import Answer, Client, Paths, Person
 
     class Attempt(Protocol):
@@ -214,6 +215,21 @@ async def test_of_many_guesses_at_once_the_limit_gets_through(client: Client, al
         *(log_in(client, PATHS[i % 2], alice.email, "wrong", f"192.0.2.{i}") for i in range(30))
     )
     assert Counter(answer.status for answer in answers) == {401: 5, 429: 25}
+
+
+@pytest.mark.settings(AUTH_RATE_LIMIT="5/minute", DATABASE_TIMEOUT_SECONDS="1")
+async def test_logins_to_one_account_wait_for_the_database_together(
+    client: Client, services: Services, alice: Person, paths: Paths
+) -> None:
+    if services.config.database_url.startswith("sqlite"):
+        pytest.skip("nothing makes a reader wait there")
+    with closing(psycopg2.connect(services.config.database_url)) as connection, capture_logs():
+        connection.cursor().execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        answers = await asyncio.gather(*(log_in(client, paths, alice.email, PASSWORD, "192.0.2.1") for _ in range(5)))
+        seconds = time.monotonic() - started
+    assert {(answer.status, answer.error) for answer in answers} == {(500, "Service temporarily unavailable")}
+    assert seconds < 2
 
 
 @behind_a_proxy

@@ -12,7 +12,7 @@ from server.database import DatabaseUnavailable, UniqueViolation
 from server.errors import EmailTaken, InvalidCredentials, ServiceUnavailable
 from server.handlers.base import BaseHandler
 from server.queries import users
-from server.values import EMAIL_LENGTH, normalise_email
+from server.values import EMAIL_LENGTH, fold_email, normalise_email
 
 if TYPE_CHECKING:
     from server.queries.users import User
@@ -67,11 +67,12 @@ class LoginHandler(AuthHandler):
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
         body = await self.json_body()
         email = normalise_email(body["email"])
-        account = email or body["email"][:EMAIL_LENGTH]
+        account = fold_email(email or body["email"][:EMAIL_LENGTH])
         # Before the account's turn: while the database is unavailable, logins would wait for each other's deadlines.
         user = await users.get_by_email(self.database, email) if email else None
-        async with self.services.rate_limiter.login_attempt(account, self.client_address):
+        async with self.services.rate_limiter.login_turn(account, self.client_address):
             if not await self.services.passwords.verify(body["password"], user and user.password_hash):
+                await self.services.rate_limiter.count_failed_login(account)
                 reason = "wrong_password" if user else "unknown_email"
                 log.warning("login_failed", reason=reason, remote_ip=self.client_address)
                 raise InvalidCredentials

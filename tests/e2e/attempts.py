@@ -42,13 +42,15 @@ class Servers:
         return Counter(answer.status for answer in answers)
 
     def events(self, name: str) -> list[list[dict[str, Any]]]:
-        """Return what each process says of its Redis being ``lost`` or ``back``."""
+        """Return what each process says of its Redis being ``unavailable`` or ``recovered``."""
         return [process.events(f"rate_limit_storage_{name}") for process, _ in self.both]
 
-    async def back(self) -> None:
-        """Return once each process has its Redis back for the first time."""
+    async def recovered(self) -> None:
+        """Make attempts until each process has found its Redis available again for the first time."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while [len(events) for events in self.events("back")] != [1, 1]:  # noqa: ASYNC110
+            while [len(events) for events in self.events("recovered")] != [1, 1]:
+                for server in range(2):
+                    await self.attempt(server, "203.0.113.1")
                 await asyncio.sleep(0.05)
 
 
