@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
+from server.security.tokens import TokenRejected, Tokens
 from tests.client import PASSWORD, PATHS
 from tests.conftest import ORIGIN, SECRET
 from tests.raw import connect, head
@@ -329,6 +330,20 @@ async def test_a_remembered_token_is_refused_once_it_expires(
         with capture_logs() as events:
             assert (await alice.request("GET", paths.tasks)).status == status
         assert reasons(events) == (["expired"] if status == 401 else [])
+
+
+def test_accepted_tokens_are_remembered_by_their_digests_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.security.tokens.TOKEN_CACHE_SIZE", 3)
+    tokens = Tokens(SECRET, 1)
+    user_ids = [str(uuid4()) for _ in range(10)]
+    issued = [tokens.issue(user_id, "a@b.de") for user_id in user_ids]
+    for _ in range(2):
+        for token, user_id in zip(issued, user_ids, strict=True):
+            assert tokens.verify(f"Bearer {token}") == user_id
+            with pytest.raises(TokenRejected, match=r"malformed|signature"):
+                tokens.verify(f"Bearer {token[:-2]}")
+    assert len(tokens.accepted) == 3
+    assert not any(token in repr(tokens.accepted) for token in issued)
 
 
 async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
