@@ -37,7 +37,7 @@ def database_url(empty_postgresql_url: str) -> str:
 
 
 async def test_tasks_are_the_same_whatever_the_settings(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.queries.tasks.BATCH", 2)  # the entity tag of a long list is the database's work
+    monkeypatch.setattr("server.handlers.tasks.SHORT_LIST", 2)  # the entity tag of a long list is the database's work
     title = r"""back\slash, \' "quotes", 100 %s, naïve"""
     made = [await alice.create(PATHS[0], title, description=title) for _ in range(3)]
     assert {task["title"] for task in made} == {task["description"] for task in made} == {title}
