@@ -141,6 +141,7 @@ async def test_any_other_sqlstate_is_a_defect_of_ours(raising_url: str, state: s
 
 
 @pytest.mark.parametrize("database_url", ["empty sqlite", "empty postgresql"], indirect=True)
+@pytest.mark.usefixtures("database_url")
 async def test_a_missing_table_is_a_defect_of_ours_on_both_databases(client: Client) -> None:
     with capture_logs() as events:
         answer = await client.request("POST", PATHS[0].login, {"email": "a@example.com", "password": "x"})

@@ -133,7 +133,8 @@ class Server:
             except ConnectionAbortedError:  # by the client, while it waited
                 continue
             except OSError as error:
-                self._warn("accept_failed", reason=str(error))
+                if self._may_warn():
+                    log.warning("accept_failed", reason=str(error))
                 self._pause_accepting()
                 loop.call_later(RETRY_SECONDS, self._resume_accepting)
                 return
@@ -145,7 +146,8 @@ class Server:
             self._opening.add(opening)  # asyncio itself keeps no task alive
             opening.add_done_callback(self._opened)
         self._pause_accepting()
-        self._warn("connections_full", connections=self._accepted)
+        if self._may_warn():
+            log.warning("connections_full", connections=self._accepted)
 
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
@@ -157,10 +159,13 @@ class Server:
             self._resume_accepting()
         self._accepted -= 1
 
-    def _warn(self, event: str, **values: object) -> None:
-        if (now := asyncio.get_running_loop().time()) >= self._next_warning:
-            self._next_warning = now + WARNING_SECONDS
-            log.warning(event, **values)
+    def _may_warn(self) -> bool:
+        """Tell whether there was no warning for a while."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_warning:
+            return False
+        self._next_warning = now + WARNING_SECONDS
+        return True
 
     async def _check_clients(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -170,7 +175,7 @@ class Server:
                 try:
                     connection.check(clock())
                 except Exception:  # one connection must not end the checks of all
-                    log.exception("internal_error")
+                    log.error("internal_error", exc_info=True)  # as every internal_error is logged
                     connection.abort()
 
     async def _finish_requests(self) -> None:
