@@ -110,6 +110,8 @@ class Sender:
             return status, request_id[1].decode("latin-1"), b""
         if length is not None:
             return status, request_id[1].decode("latin-1"), await reader.readexactly(int(length[1]))
+        if b"\r\nTransfer-Encoding: chunked\r\n" not in head:  # a list for HTTP/1.0
+            return status, request_id[1].decode("latin-1"), await reader.read()
         body = b""
         while size := int(await reader.readuntil(b"\r\n"), 16):  # a list
             body += (await reader.readexactly(size + 2))[:-2]
