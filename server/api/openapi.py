@@ -108,8 +108,8 @@ def _responses(route: Route, operation: Operation, config: Config) -> dict[str, 
         "description": HTTPStatus(operation.status).phrase,
         "headers": _headers(operation.headers),
     }
-    if operation.answer is not None:
-        content = {"schema": _reference(schema_name(operation.answer, route.contract))}
+    if operation.response is not None:
+        content = {"schema": _reference(schema_name(operation.response, route.contract))}
         success["content"] = {"application/json": content}
     responses = {str(operation.status): success}
     if "ETag" in operation.headers:

@@ -1,4 +1,4 @@
-"""What a verb asks and answers, declared at its method; body checks and the OpenAPI document read it there."""
+"""What a verb takes and how it responds, declared at its method for body checks and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Operation:
     """One verb of a handler; used as a decorator of its method.
 
     Args:
-        answer: the file in ``schemas/`` of a success's body, None if it has none; ``{contract}`` in the name of a file
-            stands for the contract's folder.
+        response: the file in ``schemas/`` of a successful response's body, None if it has none; ``{contract}`` in the
+            name of a file stands for the contract's folder.
         status: of success.
         body: the file in ``schemas/`` of the request's body, None if it has none.
         query: the query parameters, each a whole number from 1, and their maxima.
@@ -28,7 +28,7 @@ class Operation:
         errors: what can go wrong, beside what the kind of handler implies.
     """
 
-    answer: str | None = None
+    response: str | None = None
     status: int = 200
     body: str | None = None
     query: Mapping[str, int] | None = None

@@ -33,10 +33,10 @@ class AuthHandler(BaseHandler):
         """
         await self.services.rate_limiter.count_attempt(self.action, self.client_address)
 
-    def answer_session(self, user: User, status: int) -> None:
-        """Answer with a token and its user."""
+    def send_session(self, user: User, status: int) -> None:
+        """Respond with a token and its user."""
         token = self.services.tokens.issue(user.id, user.email)
-        self.answer({"token": token, "user": {"id": user.id, "email": user.email}}, status)
+        self.send_json({"token": token, "user": {"id": user.id, "email": user.email}}, status)
 
 
 class RegisterHandler(AuthHandler):
@@ -44,7 +44,7 @@ class RegisterHandler(AuthHandler):
 
     action = "register"
 
-    @Operation(body="{contract}/register.json", status=201, answer="session.json", errors=(EmailTaken,))
+    @Operation(body="{contract}/register.json", status=201, response="session.json", errors=(EmailTaken,))
     async def post(self) -> None:
         """Make an account (FR-007 to FR-012)."""
         body = await self.json_body()
@@ -54,7 +54,7 @@ class RegisterHandler(AuthHandler):
             user = await users.create(self.database, email, password_hash)
         except UniqueViolation:
             raise EmailTaken from None
-        self.answer_session(user, 201)
+        self.send_session(user, 201)
 
 
 class LoginHandler(AuthHandler):
@@ -62,7 +62,7 @@ class LoginHandler(AuthHandler):
 
     action = "login"
 
-    @Operation(body="login.json", answer="session.json", errors=(InvalidCredentials,))
+    @Operation(body="login.json", response="session.json", errors=(InvalidCredentials,))
     async def post(self) -> None:
         """Issue a token for an account's credentials (FR-013 to FR-017)."""
         body = await self.json_body()
@@ -79,7 +79,7 @@ class LoginHandler(AuthHandler):
         assert user is not None  # noqa: S101  # verify() returns False when user is None
         if self.services.passwords.is_outdated(user.password_hash):
             await self.renew_hash(user, body["password"])
-        self.answer_session(user, 200)
+        self.send_session(user, 200)
 
     async def renew_hash(self, user: User, password: str) -> None:
         """Hash the password at the configured cost; without the time or the database for it, the next login does."""

@@ -155,8 +155,8 @@ class BaseHandler(Handler):
         for name, value in preflight_headers(self.request, self.services.config).items():
             self.set_header(name, value)
 
-    def answer(self, value: Any, status: int = 200) -> None:
-        """Answer with a JSON body."""
+    def send_json(self, value: Any, status: int = 200) -> None:
+        """Respond with JSON."""
         self.set_status(status)
         self.set_header("Cache-Control", self.cache_control)
         self.finish(orjson.dumps(value))

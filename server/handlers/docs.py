@@ -12,7 +12,7 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/j
 FILES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
 PAGE = "index.html"
 # The page loads what this server serves, and sends requests to nobody else; Swagger UI draws its icons from data: URLs.
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -27,12 +27,12 @@ POLICY = "; ".join(
 
 
 class PublicHandler(BaseHandler):
-    """A handler whose answers anybody may keep, if they ask each time whether they still hold."""
+    """Public responses: cacheable, but always revalidated (``no-cache``)."""
 
     cache_control = "no-cache"
 
-    def answer_file(self, content: bytes, media_type: str) -> None:
-        """Answer with a file."""
+    def send_file(self, content: bytes, media_type: str) -> None:
+        """Respond with a file."""
         self.set_header("Cache-Control", self.cache_control)
         self.set_header("Content-Type", media_type)
         self.finish(content)
@@ -54,7 +54,7 @@ class OpenapiHandler(PublicHandler):
 
     def get(self) -> None:
         """Show the document, which is put together once."""
-        self.answer_file(self.settings["openapi"], "application/json")
+        self.send_file(self.settings["openapi"], "application/json")
 
     head = get
 
@@ -70,8 +70,8 @@ class DocsHandler(PublicHandler):
         """
         if name not in FILES:
             raise NotFound
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
-        self.answer_file(FILES[name], TYPES[Path(name).suffix])
+        self.send_file(FILES[name], TYPES[Path(name).suffix])
 
     head = get

@@ -15,10 +15,10 @@ class HealthHandler(BaseHandler):
 
     https_exempt = True
 
-    @Operation(answer="health.json")
+    @Operation(response="health.json")
     def get(self) -> None:
         """Say that the process answers."""
-        self.answer({"status": "healthy"})
+        self.send_json({"status": "healthy"})
 
     head = get
 
@@ -28,7 +28,7 @@ class ReadyHandler(BaseHandler):
 
     https_exempt = True
 
-    @Operation(answer="ready.json", errors=(NotReady,))
+    @Operation(response="ready.json", errors=(NotReady,))
     async def get(self) -> None:
         """Say whether requests can be served: the database takes writes and the process is not about to end."""
         if self.exchange.draining:
@@ -37,6 +37,6 @@ class ReadyHandler(BaseHandler):
             await self.services.database.for_request(READY_SECONDS).ping()
         except (DatabaseUnavailable, QueryError):
             raise NotReady from None
-        self.answer({"status": "ready"})
+        self.send_json({"status": "ready"})
 
     head = get

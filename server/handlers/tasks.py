@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from server.database import RequestDatabase
 
-OF_ONE_TASK = (TaskNotFound, AccessDenied)
+ITEM_ERRORS = (TaskNotFound, AccessDenied)
 SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
 PIECE_BYTES = 128 * 1024  # of a longer list, sent at a time
 MIN_PIECE, MAX_PIECE = 24, 500  # tasks; 24 of the longest are 125 KB
@@ -37,7 +37,7 @@ class TaskHandler(PrivateHandler):
 class TaskListHandler(TaskHandler):
     """``/api/tasks``, ``/tasks``."""
 
-    @Operation(answer="{contract}/list.json", query=QUERY, headers=("Link", "ETag"))
+    @Operation(response="{contract}/list.json", query=QUERY, headers=("Link", "ETag"))
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
@@ -48,7 +48,7 @@ class TaskListHandler(TaskHandler):
         pages = math.ceil(total / per_page)
         self.set_header("Link", page_links(self.request.path, page, per_page, pages))
         pagination = {"page": page, "per_page": per_page, "total": total, "pages": pages}
-        return self.answer({"tasks": found, "pagination": pagination})
+        return self.send_json({"tasks": found, "pagination": pagination})
 
     head = get
 
@@ -56,7 +56,7 @@ class TaskListHandler(TaskHandler):
         """Send every task; a long list is sent in pieces, as the client takes them."""
         first = await tasks.list_after(self.database, self.user_id, None, SHORT_LIST + 1)
         if len(first) <= SHORT_LIST:
-            self.answer({"tasks": first})
+            self.send_json({"tasks": first})
             return
         # The state is read before any task that is sent: at worst an old tag names newer tasks, and fails next time.
         self.set_header("ETag", f'W/"{await tasks.fetch_state(self.database, self.user_id)}"')
@@ -71,7 +71,7 @@ class TaskListHandler(TaskHandler):
                 await self.flush()
         self.finish(b"]}")
 
-    @Operation(body="{contract}/create_task.json", status=201, answer="task_answer.json", headers=("Location",))
+    @Operation(body="{contract}/create_task.json", status=201, response="task_answer.json", headers=("Location",))
     async def post(self) -> None:
         """Make a task (FR-023 to FR-029)."""
         body = await self.json_body()
@@ -80,7 +80,7 @@ class TaskListHandler(TaskHandler):
         except ForeignKeyViolation:
             raise self.reject_token("unknown_user") from None
         self.set_header("Location", f"{self.request.path}/{task['id']}")
-        self.answer({"task": task}, 201)
+        self.send_json({"task": task}, 201)
 
     def query_number(self, name: str, default: int) -> int:
         """Return a query parameter, a whole number from 1; the last one counts.
@@ -101,29 +101,29 @@ class TaskListHandler(TaskHandler):
 class TaskItemHandler(TaskHandler):
     """``/api/tasks/{id}``, ``/tasks/{id}``."""
 
-    @Operation(answer="task_answer.json", headers=("ETag",), errors=OF_ONE_TASK)
+    @Operation(response="task_answer.json", headers=("ETag",), errors=ITEM_ERRORS)
     async def get(self, path_id: str) -> None:
         """Show a task."""
-        self.answer({"task": await tasks.get(self.database, self.user_id, task_id(path_id))})
+        self.send_json({"task": await tasks.get(self.database, self.user_id, parse_task_id(path_id))})
 
     head = get
 
-    @Operation(body="{contract}/update_task.json", answer="task_answer.json", errors=OF_ONE_TASK)
+    @Operation(body="{contract}/update_task.json", response="task_answer.json", errors=ITEM_ERRORS)
     async def put(self, path_id: str) -> None:
         """Change what the body names of a task (FR-030 to FR-037)."""
         values = await self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
-        self.answer({"task": await tasks.update(self.database, self.user_id, task_id(path_id), values)})
+        self.send_json({"task": await tasks.update(self.database, self.user_id, parse_task_id(path_id), values)})
 
-    @Operation(status=204, errors=OF_ONE_TASK)
+    @Operation(status=204, errors=ITEM_ERRORS)
     async def delete(self, path_id: str) -> None:
         """Delete a task for good (FR-038 to FR-042)."""
-        await tasks.delete(self.database, self.user_id, task_id(path_id))
+        await tasks.delete(self.database, self.user_id, parse_task_id(path_id))
         self.set_status(204)
 
 
-def task_id(text: str) -> str:
+def parse_task_id(text: str) -> str:
     """Return the id that a path names.
 
     Raises:
