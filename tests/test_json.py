@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from server.api.schemas import BODIES, Schema
 from server.http.json_body import MAX_VALUES, parse_json
 
 if TYPE_CHECKING:
@@ -95,6 +97,32 @@ def test_ten_thousand_values_are_taken() -> None:
     assert len(parse_json(b"[" + b"1," * (MAX_VALUES - 1) + b"1]")) == MAX_VALUES
     with pytest.raises(ValueError, match="More than 10000 values"):
         parse_json(b"[" + b"1," * MAX_VALUES + b"1]")
+
+
+MEGABYTE = 1024 * 1024
+LARGE = {
+    "long integers": b'{"title": [' + b",".join([b"9" * 1000] * 1045) + b"]}",
+    "integers": b'{"title": [' + b",".join([b"9" * 100] * 9990) + b"]}",
+    "keys": b"{" + b",".join(b'"%d%s": 1' % (number, b"x" * 93) for number in range(9990)) + b"}",
+    "nested": b'{"title": [' + b",".join([b"[" * 190 + b"]" * 190] * 50) + b"]}",
+    "escapes": b'{"title": "' + b"\\u00e9" * 174_000 + b'"}',
+    "line feeds": b'{"title": "' + b"\\n" * 520_000 + b'"}',
+    "blank": b'{"title": "' + b" " * 1_045_000 + b'"}',
+    "password": b'{"email": "a@example.com", "password": "' + "e\u0301".encode() * 348_000 + b'"}',
+    "email": b'{"email": "' + b"a." * 520_000 + b'", "password": "a"}',
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_no_body_holds_the_event_loop(name: str) -> None:
+    def seconds(schema: Schema) -> float:
+        started = time.process_time()
+        schema.errors(parse_json(LARGE[name]))
+        return time.process_time() - started
+
+    assert len(LARGE[name]) <= MEGABYTE
+    for schema in BODIES.values():
+        assert min(seconds(schema) for _ in range(3)) < 0.03
 
 
 @pytest.mark.parametrize("value", [None, True, 1, -0.5, "x", "", [], [{"title": "x"}]])
