@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import func, select
 
+from server.database import DatabaseUnavailable
 from server.database.postgres import FEW_ROWS, PostgresDriver
+from server.queries import tasks
 from tests.client import PATHS
+from tests.raw import connect, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +76,32 @@ async def test_the_head_of_a_long_list_comes_without_its_tasks(alice: Person) ->
     shown, head = [await alice.request(method, PATHS[0].tasks) for method in ("GET", "HEAD")]
     assert (head.status, head.headers["ETag"]) == (200, shown.headers["ETag"])
     assert (await alice.request("HEAD", PATHS[0].tasks, headers={"If-None-Match": "*"})).status == 304
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+async def test_a_long_list_that_fails_does_not_look_complete(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, version: bytes
+) -> None:
+    for number in range(7):
+        await alice.create(PATHS[0], str(number))
+    list_after = tasks.list_after
+
+    async def fail_later(database: Any, user_id: str, last: tasks.Task | None, limit: int) -> list[tasks.Task]:
+        if last is not None:
+            raise DatabaseUnavailable("on purpose")
+        return await list_after(database, user_id, last, limit)
+
+    monkeypatch.setattr("server.queries.tasks.list_after", fail_later)
+    async with connect(alice.client) as connection:
+        await connection.send(head("GET", PATHS[0].tasks, token=alice.token).replace(b"HTTP/1.1", version))
+        if version == b"HTTP/1.0":  # whose end of the content is that of the connection
+            with pytest.raises(ConnectionResetError):
+                await connection.read_to_end()
+        else:
+            response = await connection.read_to_end()
+            assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert not response.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.usefixtures("io_loop")

@@ -423,7 +423,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self, *, reset: bool = False) -> None:
         """Close the connection without sending what waits here; with ``reset``, the client sees that it was cut."""
-        if reset:
+        if reset and not self._lost:
             linger = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
@@ -449,7 +449,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def _bytes_in_kernel(self) -> int:
-        """Return the number of bytes that the kernel has taken and the client's has not acknowledged."""
+        """Return the number of bytes that our kernel has taken and the client's has not acknowledged."""
         with suppress(OSError):  # the socket is closed
             client = self._transport.get_extra_info("socket")
             return int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
