@@ -125,15 +125,15 @@ class RateLimiter:
 
     async def _enter(self, limit: RateLimitItem, action: str, key: str) -> bool:
         window = limit.key_for(action, key), limit.amount, limit.get_expiry()
-        return await self._ask(lambda storage: storage.acquire_entry(*window), writes=True)
+        return await self._ask(lambda storage: storage.acquire_entry(*window))
 
     async def _window(self, limit: RateLimitItem, action: str, key: str) -> tuple[float, int]:
         window = limit.key_for(action, key), limit.amount, limit.get_expiry()
         return await self._ask(lambda storage: storage.get_moving_window(*window))
 
-    async def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T], *, writes: bool = False) -> T:
+    async def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T]) -> T:
         """Return Redis' answer, or without one that of memory: Redis' trouble costs exactness and never a request."""
-        answer = await self._shared.ask(question, writes=writes) if self._shared else None
+        answer = await self._shared.ask(question) if self._shared else None
         return question(self._memory) if answer is None else answer
 
 

@@ -60,17 +60,19 @@ class SharedStorage:
         self._retry_at = 0.0
         self._last_call: asyncio.Future[Any] | None = None
 
-    async def ask(self, question: Callable[[RedisStorage], T], *, writes: bool = False) -> T | None:
-        """Return Redis' answer, or None if it fails or has failed within the last second.
+    async def ask(self, question: Callable[[RedisStorage], T]) -> T | None:
+        """Return Redis' answer, or None if it fails or has failed within the last second."""
 
-        While Redis is unavailable, one write at a time asks it again: full or read-only, it still answers reads.
-        """
+        def write_and_ask() -> T:
+            self._storage.incr("probe", RETRY_SECONDS)  # full or read-only, Redis still answers questions
+            return question(self._storage)
+
         async with self._turns:
             clock = asyncio.get_running_loop().time
             retries = self._last_call if not self._available else None
-            if retries and not (writes and retries.done() and clock() >= self._retry_at):
+            if retries and not (retries.done() and clock() >= self._retry_at):
                 return None
-            self._last_call = call = _in_thread(lambda: question(self._storage))
+            self._last_call = call = _in_thread(write_and_ask if retries else lambda: question(self._storage))
             for _ in range(10):  # a stall of the event loop uses up one of these tenths, and is not Redis' failure
                 await asyncio.wait({call}, timeout=CALL_SECONDS / 10)
                 if call.done():
@@ -81,7 +83,7 @@ class SharedStorage:
                     log.warning("rate_limit_storage_unavailable", reason=str(answer))
                 self._available, self._retry_at = False, clock() + RETRY_SECONDS
                 return None
-            if retries and answer:
+            if retries:
                 log.info("rate_limit_storage_recovered")
                 self._available = True
             return answer
