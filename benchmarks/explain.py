@@ -85,11 +85,11 @@ OPERATIONS: dict[str, Callable[[RequestDatabase, Case], Awaitable[object]]] = {
     "update": lambda database, case: tasks.update(database, case.owner, case.task_id, BODIES["update"]),
     "delete": lambda database, case: tasks.delete(database, case.owner, case.task_id),
     "whole list": lambda database, case: tasks.list_after(database, case.owner, None, MAX_PIECE),
-    "state for its tag": lambda database, case: tasks.fetch_state(database, case.owner),
     "owner, after a miss": _miss,
     "user by email": lambda database, case: users.get_by_email(database, case.email),
 }
-OF_MANY = {name: OPERATIONS[name] for name in ("page 1 of 20, total", "state for its tag")} | {
+OF_MANY = {
+    "page 1 of 20, total": OPERATIONS["page 1 of 20, total"],
     "last page of 20, total": _last_page,
     "whole list, second batch of 500": _second_batch,
 }

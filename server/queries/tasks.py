@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Text, bindparam, case, cast, func, literal, select, true, tuple_
+from sqlalchemy import Boolean, bindparam, case, func, literal, select, true, tuple_
 
 from server import clock
 from server.database.tables import Duration, Timestamp, tasks
@@ -34,8 +33,6 @@ _insert = sa.insert(tasks).returning(*_columns)
 _select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
 _last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
 _select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
-_age = cast(func.sum(tasks.c.updated_at - tasks.c.created_at), Text)  # whatever the session's IntervalStyle
-_select_state = select(func.count(), func.max(tasks.c.updated_at), _age).where(_owned)
 _select_one = select(*_columns).where(_this_owned)
 _select_owner = select(tasks.c.user_id).where(tasks.c.id == bindparam("task_id"))
 _delete = sa.delete(tasks).where(_this_owned).returning(tasks.c.id)
@@ -107,17 +104,6 @@ async def list_after(database: RequestDatabase, user_id: str, last: Task | None,
         position = {"last_created_at": last["created_at"], "last_id": last["id"]}
         rows = await database.fetch_all(_select_next, parameters | position)
     return [_task(row) for row in rows]
-
-
-async def fetch_state(database: RequestDatabase, user_id: str) -> str:
-    """Return a text that changes whenever one of a user's tasks does.
-
-    Each update makes the sum of their ages larger, whatever its clock says; only a deletion and a creation by a clock
-    that runs behind could hide each other.
-    """
-    row = await database.fetch_one(_select_state, {"owner": user_id})
-    assert row is not None  # noqa: S101  # aggregates always give a row
-    return sha256(repr(row).encode()).hexdigest()
 
 
 async def list_page(database: RequestDatabase, user_id: str, page: int, per_page: int) -> tuple[list[Task], int]:

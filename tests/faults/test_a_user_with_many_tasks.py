@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -98,36 +97,20 @@ async def test_others_do_not_notice_who_lists_a_hundred_thousand_tasks(
 
 
 @pytest.mark.timeout(seconds=120)
-async def test_a_page_and_a_list_that_has_not_changed_are_cheap(
-    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
-) -> None:
+async def test_a_page_is_cheap(environment: dict[str, str], tmp_path: Path, report: Callable[..., None]) -> None:
     async with postgres() as database, running(tmp_path, environment | {"DATABASE_URL": database.url}) as server:
         alice, _ = await make_people(server, database)
         caller = Caller(server.port, alice.token)
         pages = [await caller.call("GET", "/api/tasks?per_page=20") for _ in range(100)]
-        whole = [await caller.call("GET", "/api/tasks") for _ in range(3)]
-        tag = whole[0].headers["etag"]
-        unchanged, seconds = [], []
-        for _ in range(20):
-            since = time.perf_counter()
-            unchanged.append(await alice.request("GET", "/api/tasks", headers={"If-None-Match": tag}))
-            seconds.append(time.perf_counter() - since)
-        database.execute("UPDATE tasks SET completed = true, updated_at = now() WHERE title = 'Task number 99999'")
-        changed = await caller.call("GET", "/api/tasks")
         caller.close()
         assert await server.process.stop() == 0
     report(
         page_ms=round(1000 * median(page.seconds for page in pages), 1),
         page_max_ms=round(1000 * max(page.seconds for page in pages), 1),
-        whole_ms=round(1000 * median(answer.seconds for answer in whole)),
-        unchanged_ms=round(1000 * median(seconds), 1),
     )
     assert {page.status for page in pages} == {200}
     assert pages[0].json["pagination"] == {"page": 1, "per_page": 20, "total": MANY, "pages": MANY // 20}
     assert median(page.seconds for page in pages) < 0.05
-    assert {(answer.status, answer.headers["ETag"]) for answer in unchanged} == {(304, tag)}
-    assert median(seconds) < 0.1 * median(answer.seconds for answer in whole)
-    assert (changed.status, changed.headers["etag"] != tag) == (200, True)
 
 
 @pytest.mark.timeout(seconds=120)
