@@ -14,6 +14,7 @@ tornado.web.HTTPError
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
     ├── EmailTaken              409
+    ├── TaskChanged             412  If-Match, If-None-Match
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415
     ├── TooManyRequests         429
@@ -170,6 +171,13 @@ class EmailTaken(ApiError):
 
     status = 409
     message = "Email already registered"
+
+
+class TaskChanged(ApiError):
+    """412: the task is not as ``If-Match`` or ``If-None-Match`` needs it (RFC 9110 section 13.1)."""
+
+    status = 412
+    message = "Task has changed"
 
 
 class BodyTooLarge(ApiError):

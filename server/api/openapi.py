@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from server.routes import Route
 
 HEADERS = {
-    "ETag": "Send it back in `If-None-Match`, and an unchanged answer is an empty 304.",
+    "ETag": "Changes with what it is of; for `If-None-Match` and, if it is of a task, `If-Match`.",
     "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
     "Location": "Where the new task is.",
     "Retry-After": "Seconds to wait.",
     "WWW-Authenticate": '`Bearer realm="todo-api"`; if a token was sent, also `error="invalid_token"`.',
     "X-Request-ID": "Names the request in the server's log; the caller's own, if it sent a plain one.",
+}
+REQUEST_HEADERS = {
+    "If-Match": ({"type": "string"}, "Write only if the `ETag` of the task is one of these; `*` is any."),
+    "If-None-Match": ({"type": "string"}, "Respond only if the `ETag` is none of these; to a read else with 304."),
 }
 TAGS = {"todo": "The todo contract.", "tasks": "The tasks contract.", "health": "For the platform."}
 TOKEN = {
@@ -99,8 +103,11 @@ def _parameters(route: Route, operation: Operation) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": maximum}}
         for name, maximum in (operation.query or {}).items()
     ]
-    condition = {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
-    return [*path, *query, *([condition] if "ETag" in operation.headers else [])]
+    headers = [
+        {"name": name, "in": "header", "schema": REQUEST_HEADERS[name][0], "description": REQUEST_HEADERS[name][1]}
+        for name in operation.request_headers
+    ]
+    return [*path, *query, *headers]
 
 
 def _responses(route: Route, operation: Operation, config: Config) -> dict[str, Any]:
@@ -112,7 +119,7 @@ def _responses(route: Route, operation: Operation, config: Config) -> dict[str, 
         content = {"schema": _reference(schema_name(operation.response, route.contract))}
         success["content"] = {"application/json": content}
     responses = {str(operation.status): success}
-    if "ETag" in operation.headers:
+    if operation.request_headers == ("If-None-Match",):
         responses["304"] = {"description": "Not Modified", "headers": _headers(("ETag",))}
     by_status: defaultdict[int, list[errors.ApiError]] = defaultdict(list)
     for error in _errors(route, operation, config):

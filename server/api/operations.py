@@ -24,6 +24,7 @@ class Operation:
         status: of success.
         body: the file in ``schemas/`` of the request's body, None if it has none.
         query: the query parameters, each a whole number from 1, and their maxima.
+        request_headers: the headers of a request that change what the verb does.
         headers: the headers of a success, beside those of every answer.
         errors: what can go wrong, beside what the kind of handler implies.
     """
@@ -32,6 +33,7 @@ class Operation:
     status: int = 200
     body: str | None = None
     query: Mapping[str, int] | None = None
+    request_headers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     errors: tuple[type[ApiError], ...] = ()
 

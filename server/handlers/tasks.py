@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
 
 from server.api.operations import Operation, out_of_range
+from server.clock import format_time
 from server.database import ForeignKeyViolation
-from server.errors import AccessDenied, TaskNotFound, ValidationFailed
+from server.errors import AccessDenied, TaskChanged, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.queries import tasks
 from server.values import parse_uuid
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from server.database import RequestDatabase
 
 ITEM_ERRORS = (TaskNotFound, AccessDenied)
+CONDITIONS = ("If-Match", "If-None-Match")
+ETAG = re.compile(rf'"([0-9-]{{10}}T[0-9:]{{8}}\.[0-9]{{6}}Z)-{tasks.FORM}"')
 SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
 PIECE_BYTES = 128 * 1024  # of a longer list, sent at a time
 MIN_PIECE, MAX_PIECE = 24, 500  # tasks; 24 of the longest are 125 KB
@@ -32,12 +36,26 @@ class TaskHandler(PrivateHandler):
     """A handler whose successful answers only their user may keep, and ask each time whether they still hold."""
 
     cache_control = "private, no-cache"
+    etag: str | None = None
+
+    def compute_etag(self) -> str | None:
+        """Return the entity tag of the task, or a hash of the list."""
+        return self.etag or super().compute_etag()
+
+    def send_task(self, task: tasks.Task, status: int = 200) -> None:
+        """Respond with a task and its strong entity tag: each update moves ``updated_at``."""
+        self.etag = f'"{task["updated_at"]}-{tasks.FORM}"'
+        if self.request.method not in ("GET", "HEAD"):  # to those Tornado adds it, and compares it
+            self.set_etag_header()
+        self.send_json({"task": task}, status)
 
 
 class TaskListHandler(TaskHandler):
     """``/api/tasks``, ``/tasks``."""
 
-    @Operation(response="{contract}/list.json", query=QUERY, headers=("Link", "ETag"))
+    @Operation(
+        response="{contract}/list.json", query=QUERY, request_headers=("If-None-Match",), headers=("Link", "ETag")
+    )
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022)."""
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
@@ -68,7 +86,9 @@ class TaskListHandler(TaskHandler):
                 await self.flush()
         self.finish(b"]}")
 
-    @Operation(body="{contract}/create_task.json", status=201, response="task_answer.json", headers=("Location",))
+    @Operation(
+        body="{contract}/create_task.json", status=201, response="task_answer.json", headers=("ETag", "Location")
+    )
     async def post(self) -> None:
         """Make a task (FR-023 to FR-029)."""
         body = await self.json_body()
@@ -77,7 +97,7 @@ class TaskListHandler(TaskHandler):
         except ForeignKeyViolation:
             raise self.reject_token("unknown_user") from None
         self.set_header("Location", f"{self.request.path}/{task['id']}")
-        self.send_json({"task": task}, 201)
+        self.send_task(task, 201)
 
     def query_number(self, name: str, default: int) -> int:
         """Return a query parameter, a whole number from 1; the last one counts.
@@ -98,26 +118,43 @@ class TaskListHandler(TaskHandler):
 class TaskItemHandler(TaskHandler):
     """``/api/tasks/{id}``, ``/tasks/{id}``."""
 
-    @Operation(response="task_answer.json", headers=("ETag",), errors=ITEM_ERRORS)
+    @Operation(request_headers=("If-None-Match",), response="task_answer.json", headers=("ETag",), errors=ITEM_ERRORS)
     async def get(self, path_id: str) -> None:
         """Show a task."""
-        self.send_json({"task": await tasks.get(self.database, self.user_id, parse_task_id(path_id))})
+        self.send_task(await tasks.get(self.database, self.user_id, parse_task_id(path_id)))
 
     head = get
 
-    @Operation(body="{contract}/update_task.json", response="task_answer.json", errors=ITEM_ERRORS)
+    @Operation(
+        body="{contract}/update_task.json",
+        request_headers=CONDITIONS,
+        response="task_answer.json",
+        headers=("ETag",),
+        errors=(*ITEM_ERRORS, TaskChanged),
+    )
     async def put(self, path_id: str) -> None:
         """Change what the body names of a task (FR-030 to FR-037)."""
         values = await self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
-        self.send_json({"task": await tasks.update(self.database, self.user_id, parse_task_id(path_id), values)})
+        task_id, condition = parse_task_id(path_id), self.condition()
+        self.send_task(await tasks.update(self.database, self.user_id, task_id, values, condition))
 
-    @Operation(status=204, errors=ITEM_ERRORS)
+    @Operation(request_headers=CONDITIONS, status=204, errors=(*ITEM_ERRORS, TaskChanged))
     async def delete(self, path_id: str) -> None:
         """Delete a task for good (FR-038 to FR-042)."""
-        await tasks.delete(self.database, self.user_id, parse_task_id(path_id))
+        await tasks.delete(self.database, self.user_id, parse_task_id(path_id), self.condition())
         self.set_status(204)
+
+    def condition(self) -> tasks.Condition | None:
+        """Return what ``If-Match`` and ``If-None-Match`` together ask of a write (RFC 9110 section 13.2.2)."""
+        match, none_match = [self.request.headers.get(name) for name in CONDITIONS]
+        if none_match == "*":
+            return tasks.Condition(set())
+        refused = tagged_times(none_match or "", ignored="W/")  # RFC 9110 section 13.1.2: compared weakly
+        if match in (None, "*"):
+            return tasks.Condition(refused, negated=True) if refused else None
+        return tasks.Condition(tagged_times(match) - refused)
 
 
 def parse_task_id(text: str) -> str:
@@ -130,6 +167,20 @@ def parse_task_id(text: str) -> str:
     if found is None:
         raise TaskNotFound
     return found
+
+
+def tagged_times(tags: str, ignored: str = "") -> set[str]:
+    """Return the ``updated_at`` that each of these entity tags stands for; those that no task can have are left out."""
+    found = [ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)) for tag in tags.split(",")]
+    return {match[1] for match in found if match and is_time(match[1])}
+
+
+def is_time(text: str) -> bool:
+    """Tell whether a text is a moment as ``format_time`` writes it."""
+    try:
+        return format_time(datetime.fromisoformat(text)) == text
+    except ValueError:
+        return False
 
 
 def page_links(path: str, page: int, per_page: int, pages: int) -> str:
