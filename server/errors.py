@@ -17,6 +17,7 @@ tornado.web.HTTPError
     ├── TaskChanged             412  If-Match, If-None-Match
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415
+    ├── IdempotencyKeyReused    422
     ├── TooManyRequests         429
     ├── HeadTooLarge            431
     ├── ClientClosedRequest     499  only in the log
@@ -192,6 +193,13 @@ class UnsupportedMediaType(ApiError):
 
     status = 415
     message = "Content-Type must be application/json, without Content-Encoding"
+
+
+class IdempotencyKeyReused(ApiError):
+    """422: the user's key has created a task with another title or description."""
+
+    status = 422
+    message = "Idempotency-Key was used for another request"
 
 
 class TooManyRequests(ApiError):

@@ -33,5 +33,17 @@ CREATE INDEX tasks_user_id_created_at_id_idx ON tasks (user_id, created_at DESC,
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
+-- Running upgrade 0001 -> 0002
+
+SET LOCAL lock_timeout = '2s';
+
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS idempotency_key VARCHAR(255) COLLATE "C";
+
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS idempotency_hash VARCHAR(64);
+
+CREATE UNIQUE INDEX IF NOT EXISTS tasks_user_id_idempotency_key_key ON tasks (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
 COMMIT;
 

@@ -33,7 +33,7 @@ PASSWORD = "Correct-horse-7"
 
 
 # A list without pages has none around it, and a long one no tag; an overload alone says when to come back.
-OPTIONAL_HEADERS = {"ETag", "Link", "Retry-After"}
+OPTIONAL_HEADERS = {"ETag", "Idempotency-Replayed", "Link", "Retry-After"}
 CHALLENGES = {'Bearer realm="todo-api"', 'Bearer realm="todo-api", error="invalid_token"'}
 NAME = "urn:document"
 ERROR = Draft202012Validator(SCHEMAS["error.json"])

@@ -52,6 +52,8 @@ COLUMNS = {
     "tasks.completed": "boolean NO false",
     "tasks.created_at": "timestamp with time zone NO",
     "tasks.updated_at": "timestamp with time zone NO",
+    "tasks.idempotency_key": "character varying 255 YES",
+    "tasks.idempotency_hash": "character varying 64 YES",
 }
 
 
@@ -195,7 +197,7 @@ async def test_a_release_runs_on_the_schema_of_a_later_one_and_leaves_it(
         assert schema(connection) == before
 
 
-@pytest.mark.parametrize("revision", ["0a1b2c3d4e5f", "9999", "0001"])
+@pytest.mark.parametrize("revision", ["0a1b2c3d4e5f", "9999", "0001", "0002"])
 @pytest.mark.usefixtures("io_loop")
 async def test_a_database_of_another_program_is_refused_and_left_as_it_is(
     empty_url: str, engine: Engine, tmp_path: Path, revision: str
@@ -297,12 +299,14 @@ def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) ->
         add_user(connection, "ALICE@example.com")
 
 
-def test_one_index_keeps_emails_unique_and_one_keeps_a_users_tasks_in_order(empty_url: str, engine: Engine) -> None:
+def test_indexes_keep_emails_and_keys_unique_and_a_users_tasks_in_order(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
     with engine.connect() as connection:
         definitions = schema(connection)
     assert re.match(r"CREATE UNIQUE INDEX .*lower\(\(?email\b", definitions["users_email_key"])
     assert "(user_id, created_at DESC, id DESC)" in definitions["tasks_user_id_created_at_id_idx"]
+    keys = r"CREATE UNIQUE INDEX .*\(user_id, idempotency_key\) WHERE \(?idempotency_key IS NOT NULL"
+    assert re.match(keys, definitions["tasks_user_id_idempotency_key_key"])
 
 
 async def test_deleting_a_user_deletes_its_tasks(services: Services, alice: Person, bob: Person) -> None:

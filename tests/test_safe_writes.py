@@ -1,4 +1,4 @@
-"""Writes that overwrite nothing unseen: If-Match, If-None-Match (RFC 9110 section 13)."""
+"""Creates that can be repeated, and writes that overwrite nothing unseen: Idempotency-Key, If-Match (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,118 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from server.queries import tasks
-from tests.client import PATHS
+from tests.client import PATHS, Person
+from tests.processes import serving
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.client import Paths, Person
+    from tests.client import Answer, Client, Paths
 
+KEY = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
 SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"
 AT_ONCE = 50
+
+
+def other(paths: Paths) -> Paths:
+    return next(each for each in PATHS if each is not paths)
 
 
 async def tag(person: Person, item: str) -> str:
     """Return the entity tag that a task has now."""
     return (await person.request("GET", item)).headers["ETag"]
+
+
+# Idempotency-Key
+
+
+async def test_a_repeated_create_returns_its_task_as_it_is_now(alice: Person, paths: Paths) -> None:
+    created = await alice.request("POST", paths.tasks, {"title": "Read", "description": None}, headers=KEY)
+    assert created.status == 201
+    assert "Idempotency-Replayed" not in created.headers
+    item = created.headers["Location"]
+    updated = await alice.request("PUT", item, {"title": "Write", "description": "Slowly", "completed": True})
+    for again in (paths, other(paths)):
+        for body in ({"title": "Read"}, {"title": " Read\n", "description": None, "completed": True}):
+            answer = await alice.request("POST", again.tasks, body, headers=KEY)
+            assert (answer.status, answer.body) == (201, updated.body)
+            assert answer.headers["Idempotency-Replayed"] == "true"
+            assert answer.headers["Location"] == f"{again.tasks}/{updated.body['task']['id']}"
+            assert answer.headers["ETag"] == updated.headers["ETag"]
+    assert await alice.list(paths) == [updated.body["task"]]
+
+
+@pytest.mark.parametrize("body", [{"title": "read"}, {"title": "Read", "description": ""}, {"title": "Write"}])
+async def test_a_key_is_of_one_request(alice: Person, paths: Paths, body: dict[str, Any]) -> None:
+    created = await alice.request("POST", paths.tasks, {"title": "Read"}, headers=KEY)
+    updated = await alice.request("PUT", created.headers["Location"], {"title": "Write"})
+    answer = await alice.request("POST", paths.tasks, body, headers=KEY)
+    assert (answer.status, answer.error) == (422, "Idempotency-Key was used for another request")
+    assert await alice.list(paths) == [updated.body["task"]]
+
+
+async def test_a_key_is_its_users_and_lives_as_long_as_its_task(alice: Person, bob: Person, paths: Paths) -> None:
+    answers = [
+        await person.request("POST", paths.tasks, {"title": title}, headers=KEY)
+        for person, title in ((alice, "Read"), (bob, "Write"))
+    ]
+    await alice.request("DELETE", answers[0].headers["Location"])
+    answers.append(await alice.request("POST", paths.tasks, {"title": "Sing"}, headers=KEY))
+    assert [(answer.status, "Idempotency-Replayed" in answer.headers) for answer in answers] == [(201, False)] * 3
+    assert len({answer.body["task"]["id"] for answer in answers}) == 3
+
+
+@pytest.mark.parametrize("key", ["!", "~", "x" * 255, '"quoted"', "a,b", "'; DROP TABLE tasks; --%s".replace(" ", "_")])
+async def test_a_key_is_visible_ascii(alice: Person, paths: Paths, key: str) -> None:
+    sent = [await alice.request("POST", paths.tasks, {"title": "x"}, headers={"Idempotency-Key": key}) for _ in "12"]
+    assert [answer.status for answer in sent] == [201, 201]
+    assert len(await alice.list(paths)) == 1
+
+
+@pytest.mark.parametrize("lines", [[""], [" \t"], ["x" * 256], ["a b"], ["a\tb"], ["\xe4"], ["a, a"], ["a", "a"]])
+async def test_any_other_key_is_refused_after_the_body(alice: Person, paths: Paths, lines: list[str]) -> None:
+    for body, status, error in (
+        (b"{", paths.contract.not_json_status, "Request body is not valid JSON"),
+        (b'{"title": ""}', 400, "Title is required"),
+        (b'{"title": "x"}', 400, "Idempotency-Key must be one header of 1 to 255 visible ASCII characters"),
+    ):
+        fields = (f"Content-Length: {len(body)}", *(f"Idempotency-Key: {key}" for key in lines))
+        async with connect(alice.client) as connection:
+            await connection.send(head("POST", paths.tasks, *fields, token=alice.token) + body)
+            answer = await connection.read_answer("POST")
+        assert (answer.status, answer.error) == (status, error)
+    assert answer.body["details"] == [{"field": "Idempotency-Key", "message": answer.error}]
+    assert await alice.list(paths) == []
+
+
+def assert_created_once(answers: list[Answer]) -> None:
+    """Check that one of the answers created the task that all return."""
+    assert Counter(answer.status for answer in answers) == {201: AT_ONCE}
+    assert len({answer.body["task"]["id"] for answer in answers}) == 1
+    assert Counter(answer.headers.get("Idempotency-Replayed") for answer in answers) == {None: 1, "true": AT_ONCE - 1}
+
+
+async def test_of_fifty_creates_with_one_key_at_once_one_creates(alice: Person, paths: Paths) -> None:
+    assert_created_once(
+        await asyncio.gather(*(alice.request("POST", paths.tasks, {"title": "x"}, headers=KEY) for _ in range(AT_ONCE)))
+    )
+    assert len(await alice.list(paths)) == 1
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_at_two_processes_too(environment: dict[str, str], tmp_path: Path) -> None:
+    async with serving(tmp_path, environment) as (_, one), serving(tmp_path, environment) as (_, two):
+        alice = await Person.register(one, "alice")
+
+        def create(client: Client) -> Any:
+            return client.request("POST", PATHS[0].tasks, {"title": "x"}, token=alice.token, headers=KEY)
+
+        assert_created_once(await asyncio.gather(*(create(client) for client in (one, two) * (AT_ONCE // 2))))
+        assert len(await alice.list(PATHS[0])) == 1
+
+
+# If-Match, If-None-Match
 
 
 async def test_the_tag_of_a_task_changes_with_every_update_and_is_the_same_everywhere(

@@ -358,8 +358,9 @@ async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
         answer = await client.request(method, f"{paths.tasks}/{task['id']}", body, token=token)
         assert (answer.status, answer.error) == (403, "Access denied")
     with capture_logs() as events:
-        assert_unauthorized(await client.request("POST", paths.tasks, {"title": "x"}, token=token))
-    assert reasons(events) == ["unknown_user"]
+        for headers in ({}, {"Idempotency-Key": "x"}):
+            assert_unauthorized(await client.request("POST", paths.tasks, {"title": "x"}, token=token, headers=headers))
+    assert reasons(events) == ["unknown_user"] * 2
     for other in PATHS:
         assert (await client.request("GET", other.tasks, token=token)).body["tasks"] == []
         assert await alice.list(other) == [task]

@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
 HEADERS = {
     "ETag": "Changes with what it is of; for `If-None-Match` and, if it is of a task, `If-Match`.",
+    "Idempotency-Replayed": "`true` if the `Idempotency-Key` had created the task before.",
     "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
     "Location": "Where the new task is.",
     "Retry-After": "Seconds to wait.",
     "WWW-Authenticate": '`Bearer realm="todo-api"`; if a token was sent, also `error="invalid_token"`.',
     "X-Request-ID": "Names the request in the server's log; the caller's own, if it sent a plain one.",
 }
+KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 REQUEST_HEADERS = {
+    "Idempotency-Key": (
+        KEY,
+        "Creates a task once: a repetition with the same key and body responds with that task.",
+    ),
     "If-Match": ({"type": "string"}, "Write only if the `ETag` of the task is one of these; `*` is any."),
     "If-None-Match": ({"type": "string"}, "Respond only if the `ETag` is none of these; to a read else with 304."),
 }

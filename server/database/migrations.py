@@ -26,7 +26,7 @@ from server.database.tables import metadata
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Column, Connection, Engine
 
 LOCK_KEY = 0x746F646F  # "todo"; any number that no other program locks in this database
 LOCK_SECONDS = 30
@@ -122,15 +122,25 @@ def _upgrade(connection: Connection) -> None:
     head = str(revisions.get_current_head())
     found = MigrationContext.configure(connection).get_current_revision()
     if found is None or any(known.revision == found for known in revisions.walk_revisions()):
+        if found is not None:  # a column of a later revision can be null: the release before it does not know it
+            _check_columns(connection, {column for column in _columns() if not column.nullable})
         command.upgrade(config, "head")
         log.info("schema_migrated", revision=head)
     elif re.fullmatch("[0-9]{4}", found) and found > head:
         log.warning("schema_newer", revision=found)
     else:
         raise MigrationError(f"alembic_version is {found}, of another program; DATABASE_URL needs its own database")
+    _check_columns(connection, _columns())
+
+
+def _columns() -> set[Column[Any]]:
+    return {column for table in metadata.tables.values() for column in table.columns}
+
+
+def _check_columns(connection: Connection, expected: set[Column[Any]]) -> None:
     columns = inspect(connection).get_multi_columns(filter_names=list(metadata.tables))
     names = {f"{table}.{column['name']}" for (_, table), found in columns.items() for column in found}
-    lacking = {str(column) for table in metadata.tables.values() for column in table.columns} - names
+    lacking = {str(column) for column in expected} - names
     if lacking:
         raise MigrationError(f"the tables are of another program, without {', '.join(sorted(lacking))}")
 

@@ -89,5 +89,15 @@ tasks = Table(
     Column("completed", Boolean, nullable=False, server_default=false()),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("idempotency_key", String(255).with_variant(String(255, collation="C"), "postgresql")),
+    Column("idempotency_hash", String(64)),  # of what the request with the key asked for
 )
 Index("tasks_user_id_created_at_id_idx", tasks.c.user_id, tasks.c.created_at.desc(), tasks.c.id.desc())
+HAS_KEY = tasks.c.idempotency_key.is_not(None)
+Index(
+    "tasks_user_id_idempotency_key_key",
+    *(tasks.c.user_id, tasks.c.idempotency_key),
+    unique=True,
+    postgresql_where=HAS_KEY,
+    sqlite_where=HAS_KEY,
+)

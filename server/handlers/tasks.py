@@ -12,7 +12,7 @@ import orjson
 from server.api.operations import Operation, out_of_range
 from server.clock import format_time
 from server.database import ForeignKeyViolation
-from server.errors import AccessDenied, TaskChanged, TaskNotFound, ValidationFailed
+from server.errors import AccessDenied, IdempotencyKeyReused, TaskChanged, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.queries import tasks
 from server.values import parse_uuid
@@ -87,17 +87,39 @@ class TaskListHandler(TaskHandler):
         self.finish(b"]}")
 
     @Operation(
-        body="{contract}/create_task.json", status=201, response="task_answer.json", headers=("ETag", "Location")
+        body="{contract}/create_task.json",
+        request_headers=("Idempotency-Key",),
+        status=201,
+        response="task_answer.json",
+        headers=("ETag", "Idempotency-Replayed", "Location"),
+        errors=(IdempotencyKeyReused,),
     )
     async def post(self) -> None:
         """Make a task (FR-023 to FR-029)."""
         body = await self.json_body()
+        title, description, key = body["title"].strip(), body.get("description"), self.idempotency_key()
         try:
-            task = await tasks.create(self.database, self.user_id, body["title"].strip(), body.get("description"))
+            task, replayed = await tasks.create(self.database, self.user_id, title, description, key)
         except ForeignKeyViolation:
             raise self.reject_token("unknown_user") from None
+        if replayed:
+            self.set_header("Idempotency-Replayed", "true")
         self.set_header("Location", f"{self.request.path}/{task['id']}")
         self.send_task(task, 201)
+
+    def idempotency_key(self) -> str | None:
+        """Return the ``Idempotency-Key``, if there is one.
+
+        Raises:
+            ValidationFailed: if there are several, or it is not 1 to 255 visible ASCII characters.
+        """
+        values = self.request.headers.get_list("Idempotency-Key")
+        if not values:
+            return None
+        if len(values) > 1 or not re.fullmatch("[!-~]{1,255}", values[0]):
+            message = "Idempotency-Key must be one header of 1 to 255 visible ASCII characters"
+            raise ValidationFailed([{"field": "Idempotency-Key", "message": message}])
+        return values[0]
 
     def query_number(self, name: str, default: int) -> int:
         """Return a query parameter, a whole number from 1; the last one counts.

@@ -37,6 +37,10 @@ class RequestHeaders:
         """Add a field as it was received; white space around a value is not a part of it (RFC 9112 section 5.1)."""
         self._values.setdefault(name.lower().decode("latin-1"), []).append(value.decode("latin-1").strip(" \t"))
 
+    def get_list(self, name: str) -> list[str]:
+        """Return the values of the fields of this name."""
+        return self._values.get(name.lower(), [])
+
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a field; those of a repeated one are joined with commas (RFC 9110 section 5.3)."""
         values = self._values.get(name.lower())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import uuid4
 from zlib import crc32
@@ -11,10 +12,11 @@ from zlib import crc32
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import Boolean, bindparam, case, func, literal, select, true, tuple_
+from sqlalchemy.dialects.postgresql import insert  # whose ON CONFLICT is SQLite's too
 
 from server import clock
-from server.database.tables import Duration, Timestamp, tasks
-from server.errors import AccessDenied, TaskChanged, TaskNotFound
+from server.database.tables import HAS_KEY, Duration, Timestamp, tasks
+from server.errors import AccessDenied, IdempotencyKeyReused, TaskChanged, TaskNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
@@ -41,7 +43,14 @@ _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
 _newest_first = (tasks.c.created_at.desc(), tasks.c.id.desc())
 
-_insert = sa.insert(tasks).returning(*_columns)
+_insert = sa.insert(tasks).values({column: bindparam(column.name) for column in _columns}).returning(*_columns)
+_insert_keyed = insert(tasks).values({column: bindparam(column.name) for column in tasks.c})
+# DO NOTHING would not return the task that is there. This also waits for a transaction that is about to insert it.
+_insert_once = _insert_keyed.on_conflict_do_update(
+    index_elements=[tasks.c.user_id, tasks.c.idempotency_key],
+    index_where=HAS_KEY,
+    set_={"idempotency_key": _insert_keyed.excluded.idempotency_key},
+).returning(*_columns, tasks.c.idempotency_hash)
 _select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
 _last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
 _select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
@@ -80,27 +89,41 @@ _update = (
 )
 
 
-async def create(database: RequestDatabase, user_id: str, title: str, description: str | None) -> Task:
-    """Store a new, open task (FR-026 to FR-028).
+async def create(
+    database: RequestDatabase, user_id: str, title: str, description: str | None, key: str | None = None
+) -> tuple[Task, bool]:
+    """Store a new, open task (FR-026 to FR-028), unless the user's idempotency key has created one.
+
+    Returns:
+        The task as it is now, and whether the key had created it before.
 
     Raises:
+        IdempotencyKeyReused: if the key has created a task with another title or description.
         ForeignKeyViolation: if there is no such user.
     """
     now = clock.format_time(clock.now())
-    row = await database.fetch_one(
-        _insert,
-        {
-            "id": str(uuid4()),
-            "user_id": user_id,
-            "title": title,
-            "description": description,
-            "completed": False,
-            "created_at": now,
-            "updated_at": now,
-        },
-    )
-    assert row is not None  # noqa: S101  # RETURNING gives what was inserted
-    return _task(row)
+    values = {
+        "id": str(uuid4()),
+        "user_id": user_id,
+        "title": title,
+        "description": description,
+        "completed": False,
+        "created_at": now,
+        "updated_at": now,
+    }
+    if key is None:
+        row = await database.fetch_one(_insert, values)
+        assert row is not None  # noqa: S101  # RETURNING gives what was inserted
+        return _task(row), False
+    # A hash, because an update changes the title and the description of the task.
+    body_hash = sha256(orjson.dumps((title, description))).hexdigest()
+    row = await database.fetch_one(_insert_once, values | {"idempotency_key": key, "idempotency_hash": body_hash})
+    assert row is not None  # noqa: S101  # RETURNING gives what was inserted, or was there
+    *columns, stored_hash = row
+    if stored_hash != body_hash:
+        raise IdempotencyKeyReused
+    task = _task(columns)
+    return task, task["id"] != values["id"]
 
 
 async def list_after(database: RequestDatabase, user_id: str, last: Task | None, limit: int) -> list[Task]:

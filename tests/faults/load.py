@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 30
 PATIENCE_SECONDS = 60
+RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Caller:
     def __init__(self, port: int, token: str | None = None) -> None:
         self._port = port
         self._token = token
+        self.lines: list[str] = []  # header fields of the next request
         self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
@@ -64,7 +66,7 @@ class Caller:
             self.streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self.streams
         body = b"" if value is None else json.dumps(value).encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000", *self.lines]
         if self._token:
             lines.append(f"Authorization: Bearer {self._token}")
         if value is not None:
@@ -83,6 +85,21 @@ class Caller:
             body += (await reader.readexactly(size + 2))[:-2]
         await reader.readexactly(2)
         return body
+
+
+class RetryingCaller(Caller):
+    """A client that repeats each request, with its name as the Idempotency-Key, until it is acknowledged."""
+
+    retries = 0
+
+    async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
+        """Send a request until its answer is 201."""
+        self.lines = [f"Idempotency-Key: {name.replace(' ', '-')}"]
+        while (outcome := await super().call(method, path, value, name)).status != 201:
+            assert outcome.status in (None, 500), outcome
+            self.retries += 1
+            await asyncio.sleep(RETRY_SECONDS)
+        return outcome
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Promise 1: what was answered 201 is in the database exactly once, whatever dies in between."""
+"""Promise 1: what was answered 201 is in the database exactly once, whatever dies in between; so is what is retried."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.client import Person
-from tests.faults.load import Caller, Load
-from tests.faults.parts import Postgres, postgres
-from tests.processes import free_port, serving
+from tests.faults.load import Caller, Load, RetryingCaller
+from tests.faults.parts import PATIENCE_SECONDS, Postgres, postgres
+from tests.processes import free_port, serving, writes_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,24 +26,27 @@ TERMINATE = """
     SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO tasks%%'"
 UNAVAILABLE = {"error": "Service temporarily unavailable"}
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
-def numbered_tasks() -> Callable[[], tuple[str, str, Any, str]]:
+def numbered_tasks(kind: str = "task") -> Callable[[], tuple[str, str, Any, str]]:
     numbers = itertools.count()
 
     def request() -> tuple[str, str, Any, str]:
-        title = f"task {next(numbers)}"
+        title = f"{kind} {next(numbers)}"
         return "POST", "/api/tasks", {"title": title}, title
 
     return request
 
 
-def start_creating(port: int, person: Person) -> Load:
-    """Let every client create tasks, one after the other."""
+def start_creating(port: int, person: Person, clients: int = CLIENTS) -> Load:
+    """Let every client create tasks, one after the other; half of them repeat what was not acknowledged."""
     load = Load()
-    load.start([Caller(port, person.token) for _ in range(CLIENTS)], numbered_tasks(), limit=100_000)
+    load.start([Caller(port, person.token) for _ in range(clients // 2)], numbered_tasks(), limit=1_000_000)
+    retrying = [RetryingCaller(port, person.token) for _ in range(clients // 2)]
+    load.start(retrying, numbered_tasks("retried"), limit=1_000_000)
     return load
 
 
@@ -57,6 +60,8 @@ def assert_nothing_is_lost(server: Postgres, load: Load) -> dict[str, int]:
     assert len(stored) == len(titles), "a task is stored twice"
     assert acknowledged <= set(stored), "an acknowledged task is lost"
     assert titles <= sent, "a task is stored that nobody sent"
+    retried = [outcome for outcome in created if outcome.name.startswith("retried")]
+    assert {outcome.name for outcome in retried} == {name for name in sent | titles if name.startswith("retried")}
     refused = [outcome for outcome in load.outcomes if outcome.status not in (201, None)]
     assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in refused)
     unanswered = sum(outcome.status is None for outcome in load.outcomes)
@@ -66,6 +71,8 @@ def assert_nothing_is_lost(server: Postgres, load: Load) -> dict[str, int]:
         "refused": len(refused),
         "unanswered": unanswered,
         "stored": len(stored),
+        "retried_until_acknowledged": len(retried),
+        "replayed": sum("idempotency-replayed" in outcome.headers for outcome in retried),
     }
 
 
@@ -91,6 +98,32 @@ async def test_a_kill_of_the_server_loses_nothing_acknowledged(
         figures = assert_nothing_is_lost(server, load)
         assert figures["unanswered"] > 0
         report(**figures)
+
+
+async def test_a_create_that_a_kill_cuts_off_is_stored_once_when_it_is_repeated(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with postgres() as server:
+        settings = environment | {"DATABASE_URL": server.url}
+        request = numbered_tasks()()
+        async with serving(tmp_path, settings) as (process, client):
+            alice = await Person.register(client, "alice")
+            caller = Caller(client.port, alice.token)
+            caller.lines = ["Idempotency-Key: x"]
+            with writes_locked(server.url):
+                cut_off = asyncio.create_task(caller.call(*request))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while not server.execute(WAITING):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                process.send_signal(signal.SIGKILL)
+                assert await process.ended() == -signal.SIGKILL
+            assert (await cut_off).status is None
+        async with serving(tmp_path, settings) as (_, client):
+            retrying = RetryingCaller(client.port, alice.token)
+            repeated = await retrying.call(*request[:3], "x")
+            retrying.close()
+            assert repeated.headers["idempotency-replayed"] == "true"
+        assert server.execute("SELECT id::text FROM tasks") == [(repeated.json["task"]["id"],)]
 
 
 async def test_a_crash_of_postgresql_loses_nothing_acknowledged(

@@ -1,4 +1,4 @@
-"""Promise: the death of a primary and the promotion of its standby lose nothing acknowledged and need no restart."""
+"""Promise: the promotion of a standby loses nothing acknowledged, doubles nothing retried, and needs no restart."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.client import Person
-from tests.faults.load import Caller, Load, percentile
+from tests.faults.load import Caller, percentile
 from tests.faults.parts import Postgres, Proxy, run_as_owner, system_folder, system_postgres
-from tests.faults.test_acknowledged_means_stored import UNAVAILABLE, assert_nothing_is_lost, numbered_tasks
+from tests.faults.test_acknowledged_means_stored import UNAVAILABLE, assert_nothing_is_lost, start_creating
 from tests.processes import serving
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ async def test_three_failovers_lose_nothing_acknowledged_and_cost_a_second(
         settings = environment | {"DATABASE_URL": url, "DATABASE_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS)}
         async with serving(tmp_path, settings) as (process, client):
             alice = await Person.register(client, "alice")
-            load = Load()
-            load.start([Caller(client.port, alice.token) for _ in range(CLIENTS)], numbered_tasks(), limit=1_000_000)
+            load = start_creating(client.port, alice, CLIENTS)
             waited = []
             for _ in range(TIMES):
                 await load.acknowledged(200)

@@ -1,0 +1,43 @@
+"""Idempotency keys of tasks.
+
+The columns are nullable and the index is partial: the release before this one goes on creating tasks. On a large table
+of PostgreSQL both can be made before the release, the index concurrently.
+
+Revision ID: 0002
+Revises: 0001
+Create Date: 2026-11-29
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+key = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
+has_key = sa.text("idempotency_key IS NOT NULL")
+
+
+def upgrade() -> None:
+    on_postgresql = op.get_context().dialect.name == "postgresql"
+    if on_postgresql:  # everybody's statements wait behind an ALTER TABLE that waits
+        op.execute("SET LOCAL lock_timeout = '2s'")
+    op.add_column("tasks", sa.Column("idempotency_key", key, nullable=True), if_not_exists=on_postgresql)
+    op.add_column("tasks", sa.Column("idempotency_hash", sa.String(64), nullable=True), if_not_exists=on_postgresql)
+    op.create_index(
+        "tasks_user_id_idempotency_key_key",
+        "tasks",
+        ["user_id", "idempotency_key"],
+        unique=True,
+        if_not_exists=True,
+        postgresql_where=has_key,
+        sqlite_where=has_key,
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("tasks_user_id_idempotency_key_key", "tasks")
+    op.drop_column("tasks", "idempotency_hash")
+    op.drop_column("tasks", "idempotency_key")
