@@ -58,6 +58,10 @@ async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
         "again": 304,
         "updated": ["Read", "Slowly", True],
         "cleared": [None, True, True],
+        "once": [3, 1, True],
+        "edited": ["Saved.", "Faster", "Twice", "This task has changed"],
+        "resolved": ["Twice", "Faster", "Saved."],
+        "kept": 412,
         "deleted": 204,
     }
     used = {(line["method"], line["route"]) for line in process.events("request")}
@@ -90,7 +94,7 @@ async def test_each_mistake_in_a_typed_program_is_found_by_the_compiler(
 def test_the_code_for_frontend_developers_is_the_code_that_runs() -> None:
     program = (NODE / "client.ts").read_text("utf-8")
     *client, better_auth = code_blocks("ts")
-    assert len(client) == 5
+    assert len(client) == 7
     assert [block for block in client if block not in program] == []
     assert "betterAuth" in better_auth
     assert ADDRESS in PAGE

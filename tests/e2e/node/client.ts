@@ -2,6 +2,7 @@ import createClient from "openapi-fetch";
 import type { components, paths } from "./schema";
 
 type Task = components["schemas"]["Task"];
+type NewTask = components["schemas"]["TodoCreateTask"];
 type Changes = components["schemas"]["TodoUpdateTask"];
 type Fault = components["schemas"]["Error"];
 
@@ -50,6 +51,52 @@ async function change(id: string, changes: Changes): Promise<Task> {
   return data.task;
 }
 
+async function retry<Answer extends { response: Response }>(send: () => Promise<Answer>): Promise<Answer> {
+  for (let pause = 250; ; pause *= 2) {
+    const last = pause > 4000;
+    try {
+      const answer = await send();
+      if (answer.response.status < 500 || last) return answer;
+    } catch (error) {
+      if (last) throw error; // no network
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause * (0.5 + Math.random())));
+  }
+}
+
+async function create(body: NewTask): Promise<Task> {
+  const header = { "Idempotency-Key": crypto.randomUUID() }; // one for all attempts
+  const { data, error, response } = await retry(() => api.POST("/api/tasks", { params: { header }, body }));
+  if (!data) throw new Error(explain(response, error));
+  return data.task;
+}
+
+interface EditForm {
+  task: Task; // as it was loaded
+  etag: string;
+  changes: Changes; // what the user has typed
+  message: string;
+}
+
+async function load(id: string): Promise<EditForm> {
+  const { data, error, response } = await api.GET("/api/tasks/{id}", { params: { path: { id } } });
+  if (!data) throw new Error(explain(response, error));
+  return { task: data.task, etag: response.headers.get("ETag")!, changes: {}, message: "" };
+}
+
+async function save(form: EditForm): Promise<EditForm> {
+  const { data, error, response } = await api.PUT("/api/tasks/{id}", {
+    params: { path: { id: form.task.id }, header: { "If-Match": form.etag } },
+    body: form.changes,
+  });
+  if (response.status === 412) {
+    const message = "This task has changed since you opened it. Compare, and save again to overwrite it.";
+    return { ...(await load(form.task.id)), changes: form.changes, message };
+  }
+  if (!data) return { ...form, message: explain(response, error) };
+  return { task: data.task, etag: response.headers.get("ETag")!, changes: {}, message: "Saved." };
+}
+
 async function* everyPage(perPage: number): AsyncGenerator<Task[]> {
   for (let page = 1, pages = 1; page <= pages; page++) {
     const { data, error, response } = await api.GET("/api/tasks", {
@@ -91,6 +138,22 @@ const etag = shown.response.headers.get("ETag") ?? "";
 const again = await api.GET("/api/tasks/{id}", { params: { ...one.params, header: { "If-None-Match": etag } } });
 const updated = await change(second.id, { completed: true });
 const cleared = await change(second.id, { description: null });
+
+let lost = 0;
+api.use({
+  onResponse({ request }) {
+    if (request.headers.has("Idempotency-Key") && lost++ < 2) throw new TypeError("the network failed");
+  },
+});
+const once = await create({ title: "Once" });
+const onceStored = expect((await api.GET("/api/tasks")).data).tasks.filter((task) => task.title === "Once");
+const [form, otherTab] = [await load(once.id), await load(once.id)];
+const faster = await save({ ...otherTab, changes: { description: "Faster" } });
+const conflict = await save({ ...form, changes: { title: "Twice" } });
+const resolved = await save(conflict);
+const stale = { params: { path: { id: once.id }, header: { "If-Match": form.etag } } };
+const kept = await api.DELETE("/api/tasks/{id}", stale);
+
 const deleted = await api.DELETE("/api/tasks/{id}", one);
 const gone = await api.GET("/api/tasks/{id}", one);
 const empty = await api.POST("/api/tasks", { body: { title: " " } });
@@ -115,6 +178,10 @@ console.log(
     again: again.response.status,
     updated: [updated.title, updated.description, updated.completed],
     cleared: [cleared.description, cleared.completed, cleared.updated_at > updated.updated_at],
+    once: [lost, onceStored.length, onceStored[0]?.id === once.id],
+    edited: [faster.message, conflict.task.description, conflict.changes.title, conflict.message.slice(0, 21)],
+    resolved: [resolved.task.title, resolved.task.description, resolved.message],
+    kept: kept.response.status,
     deleted: deleted.response.status,
   }),
 );
