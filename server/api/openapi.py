@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from server.routes import Route
 
 HEADERS = {
-    "ETag": "Changes with what it is of; for `If-None-Match` and, if it is of a task, `If-Match`.",
+    "ETag": "The version of this task, page or list: for `If-None-Match`, and that of a task for `If-Match`.",
     "Idempotency-Replayed": "`true` if the `Idempotency-Key` had created the task before.",
     "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
     "Location": "Where the new task is.",
@@ -31,12 +31,9 @@ HEADERS = {
 }
 KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 REQUEST_HEADERS = {
-    "Idempotency-Key": (
-        KEY,
-        "Creates a task once: a repetition with the same key and body responds with that task.",
-    ),
-    "If-Match": ({"type": "string"}, "Write only if the `ETag` of the task is one of these; `*` is any."),
-    "If-None-Match": ({"type": "string"}, "Respond only if the `ETag` is none of these; to a read else with 304."),
+    "Idempotency-Key": (KEY, "Creates one task: a repetition with the same key and body responds with that task."),
+    "If-Match": ({"type": "string"}, "Write only if the task has one of these tags, else 412; `*` matches any task."),
+    "If-None-Match": ({"type": "string"}, "If one of these tags matches, a read responds with 304, a write with 412."),
 }
 TAGS = {"todo": "The todo contract.", "tasks": "The tasks contract.", "health": "For the platform."}
 TOKEN = {
