@@ -78,7 +78,7 @@ class BadRequest(ApiError):
 
 
 class ValidationFailed(ApiError):
-    """400: the input breaks a rule; the message is the first fault's."""
+    """400: the body, a query parameter or a header breaks a rule; `error` is the first message of `details`."""
 
     status = 400
     message = "Invalid request"
@@ -88,7 +88,7 @@ class ValidationFailed(ApiError):
 
 
 class NotJson(ApiError):
-    """400, or 422 in the todo contract: the body is not JSON."""
+    """400 (422 in the todo contract): the body is not JSON."""
 
     status = 400
     message = "Request body is not valid JSON"
@@ -99,7 +99,7 @@ class NotJson(ApiError):
 
 
 class Unauthorized(ApiError):
-    """401: no token, or one that is not accepted.
+    """401: the request has no token, or one that is not accepted.
 
     Args:
         invalid_token: whether there was a token (RFC 6750 section 3.1); clients then get a new one.
@@ -114,7 +114,7 @@ class Unauthorized(ApiError):
 
 
 class InvalidCredentials(ApiError):
-    """401: unknown email or wrong password, which of the two is not said (FR-015)."""
+    """401: the email is unknown or the password is wrong; the response does not tell which (FR-015)."""
 
     status = 401
     message = "Invalid email or password"
@@ -124,14 +124,14 @@ class InvalidCredentials(ApiError):
 
 
 class AccessDenied(ApiError):
-    """403: somebody else's task."""
+    """403: the task belongs to another user."""
 
     status = 403
     message = "Access denied"
 
 
 class HttpsRequired(ApiError):
-    """403: the request came over plain HTTP and REQUIRE_HTTPS is set."""
+    """403: the request came over plain HTTP."""
 
     status = 403
     message = "HTTPS is required"
@@ -145,7 +145,7 @@ class NotFound(ApiError):
 
 
 class TaskNotFound(NotFound):
-    """404: no such task, or an id that is no UUID."""
+    """404: the task does not exist, or the id is not a UUID."""
 
     message = "Task not found"
 
@@ -175,35 +175,35 @@ class EmailTaken(ApiError):
 
 
 class TaskChanged(ApiError):
-    """412: the task is not as ``If-Match`` or ``If-None-Match`` needs it (RFC 9110 section 13.1)."""
+    """412: the `ETag` of the task is not one of `If-Match`, or is one of `If-None-Match` (RFC 9110 section 13.1)."""
 
     status = 412
     message = "Task has changed"
 
 
 class BodyTooLarge(ApiError):
-    """413: the body is longer than MAX_BODY_BYTES."""
+    """413: the body is longer than the server accepts (MAX_BODY_BYTES)."""
 
     status = 413
     message = "Request body too large"
 
 
 class UnsupportedMediaType(ApiError):
-    """415: a body that says it is not plain JSON."""
+    """415: the body has a `Content-Type` other than JSON, or a `Content-Encoding`."""
 
     status = 415
     message = "Content-Type must be application/json, without Content-Encoding"
 
 
 class IdempotencyKeyReused(ApiError):
-    """422: the user's key has created a task with another title or description."""
+    """422: the user has created a task with this `Idempotency-Key` and another title or description."""
 
     status = 422
     message = "Idempotency-Key was used for another request"
 
 
 class TooManyRequests(ApiError):
-    """429: too many attempts to register or log in."""
+    """429: the client's address, or a login's email, has had too many attempts."""
 
     status = 429
     message = "Too many requests"
@@ -241,19 +241,19 @@ class VersionNotSupported(ApiError):
 
 
 class InternalError(ApiError):
-    """500: anything unforeseen; what it was is in the log alone."""
+    """500: an unexpected error; the server's log has the cause."""
 
     status = 500
     message = "Internal server error"
 
 
 class ServiceUnavailable(InternalError):
-    """500: the database cannot answer, or too many are waiting (in the specification's words)."""
+    """500: the database is unavailable; a write may have happened, unless there is `Retry-After`."""
 
     message = "Service temporarily unavailable"
 
 
 class NotReady(ServiceUnavailable):
-    """503: the readiness check, whose word is the load balancers'."""
+    """503: the server cannot serve requests; a load balancer sends them elsewhere."""
 
     status = 503

@@ -26,14 +26,14 @@ class Route:
 
 
 ROUTES = (
-    Route("/api/tasks", TaskListHandler, TODO),
-    Route("/api/tasks/{id}", TaskItemHandler, TODO),
     Route("/api/auth/signup", RegisterHandler, TODO),
     Route("/api/auth/login", LoginHandler, TODO),
-    Route("/tasks", TaskListHandler, TASKS),
-    Route("/tasks/{id}", TaskItemHandler, TASKS),
+    Route("/api/tasks", TaskListHandler, TODO),
+    Route("/api/tasks/{id}", TaskItemHandler, TODO),
     Route("/auth/register", RegisterHandler, TASKS),
     Route("/auth/login", LoginHandler, TASKS),
+    Route("/tasks", TaskListHandler, TASKS),
+    Route("/tasks/{id}", TaskItemHandler, TASKS),
     Route("/", RootHandler),
     Route("/docs", DocsHandler),
     Route("/docs/{file}", DocsHandler),

@@ -36,7 +36,7 @@ PASSWORD = "Correct-horse-7"
 OPTIONAL_HEADERS = {"ETag", "Idempotency-Replayed", "Link", "Retry-After"}
 CHALLENGES = {'Bearer realm="todo-api"', 'Bearer realm="todo-api", error="invalid_token"'}
 NAME = "urn:document"
-ERROR = Draft202012Validator(SCHEMAS["error.json"])
+ERROR = Draft202012Validator(SCHEMAS["error_response.json"])
 
 
 class Document:
@@ -54,7 +54,8 @@ class Document:
         """Check that a documented operation answers with a documented status, its headers and its body."""
         for pattern, known_method, responses in self._operations:
             if pattern.fullmatch(path.partition("?")[0]) and method == known_method:
-                response = responses[str(answer.status)]
+                response = responses.get(str(answer.status))
+                assert response, f"the document has no response {answer.status} of {method} {path}: {answer.body}"
                 assert set(response["headers"]) - OPTIONAL_HEADERS <= {
                     name for name in HEADERS if name in answer.headers
                 }

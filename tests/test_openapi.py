@@ -6,7 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import pcre2
 import pytest
+import re2
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
@@ -19,6 +21,8 @@ from server.handlers.docs import FILES
 from server.routes import ROUTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from server.services import Services
     from tests.client import Client
 
@@ -50,8 +54,7 @@ def test_every_operation_is_documented_for_its_contract(document: dict[str, Any]
                 continue
             operation = document["paths"][route.pattern][verb]
             assert operation["tags"] == [route.contract.name]
-            assert operation["summary"]
-            assert ("security" in operation) == issubclass(route.handler, PrivateHandler)
+            assert operation["security"] == ([{"token": []}] if issubclass(route.handler, PrivateHandler) else [])
             assert {"403", "413", "500"} <= set(operation["responses"])
             assert "requestBody" in operation or verb in ("get", "delete")
 
@@ -59,13 +62,60 @@ def test_every_operation_is_documented_for_its_contract(document: dict[str, Any]
 def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for verbs in document["paths"].values() for operation in verbs.values()]
     assert len(names) == len(set(names))
-    assert all(re.fullmatch("[a-z_]+", name) for name in names)
+    assert {"signUp", "logIn", "listTasks", "createTask", "getTask", "updateTask", "deleteTask"} < set(names)
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names)
+
+
+def test_operations_parameters_headers_and_tags_are_described_and_bodies_have_examples(
+    document: dict[str, Any],
+) -> None:
+    assert all(tag["description"] for tag in document["tags"])
+    for operation in (operation for verbs in document["paths"].values() for operation in verbs.values()):
+        assert operation["summary"]
+        assert operation["description"]
+        described = [*operation["parameters"], *operation["responses"].values()]
+        described += [header for response in operation["responses"].values() for header in response["headers"].values()]
+        assert all(part["description"] for part in described)
+        bodies = [response["content"] for response in operation["responses"].values() if "content" in response]
+        bodies += [operation["requestBody"]["content"]] if "requestBody" in operation else []
+        assert all({"example", "examples"} & body["application/json"].keys() for body in bodies)
+
+
+def parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Give each object in a document."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from parts(part)
+
+
+def test_patterns_are_those_of_every_regular_expression_engine(document: dict[str, Any]) -> None:
+    patterns = {pattern for part in parts(document) for pattern in (part.get("pattern"), *part.get("x-patterns", ()))}
+    patterns.discard(None)
+    assert len(patterns) >= 4
+    for pattern in patterns:
+        assert "\\u" not in pattern
+        for compile_pattern in (re.compile, re2.compile, pcre2.compile):
+            compile_pattern(pattern)
+
+
+def test_schemas_are_within_what_client_generators_read(document: dict[str, Any]) -> None:
+    for part in parts(document):
+        assert not {"oneOf", "anyOf", "allOf", "errorMessage", "$schema"} & part.keys()
+        assert not {"pattern", "format"} <= part.keys()
+        assert "$ref" not in part or set(part) == {"$ref"}
+        assert "const" not in part or "type" in part
+    assert "servers" not in document
+    assert "Error" not in document["components"]["schemas"]
 
 
 def test_schemas_are_in_the_document_as_they_are(document: dict[str, Any]) -> None:
     components = document["components"]["schemas"]
     assert len(components) == len(SCHEMAS)
-    assert components["TodoCreateTask"]["properties"] == SCHEMAS["todo/create_task.json"]["properties"]
+    title = SCHEMAS["todo/create_task.json"]["properties"]["title"]
+    assert components["TodoCreateTask"]["properties"]["title"] == {
+        key: value for key, value in title.items() if key != "errorMessage"
+    }
     assert components["TaskAnswer"]["properties"] == {"task": {"$ref": "#/components/schemas/Task"}}
     assert {name.split("/")[0] for name in SCHEMAS if "/" in name} == {TODO.name, TASKS.name}
 

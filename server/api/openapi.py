@@ -1,7 +1,8 @@
-"""The OpenAPI 3.1 document, put together from the routes, their operations and ``schemas/``; nothing is told twice."""
+"""The OpenAPI 3.1 document, built from the routes, their operations and docstrings, the errors and ``schemas/``."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import defaultdict
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from server import __version__, errors
+from server.api.contracts import TASKS
 from server.api.operations import Operation, out_of_range, schema_name
 from server.api.schemas import BODIES, SCHEMAS
 from server.handlers.auth import AuthHandler
@@ -20,28 +22,60 @@ if TYPE_CHECKING:
     from server.config import Config
     from server.routes import Route
 
+DESCRIPTION = """Accounts and tasks, through two contracts over the same data: *todo* below `/api`, and *tasks* without
+that prefix. An account or a task that is created through one is visible through the other.
+
+**New clients take the todo contract.** There are two because this server implements two published specifications, and
+clients of both exist. The tasks contract has shorter limits, asks for a stronger password, and always pages its lists.
+
+Register or log in first, and send the token with all other requests as `Authorization: Bearer <token>`. Every error
+is JSON with the text `error`. The body of a request has at most {max_body_bytes} bytes. {limit}
+"""
+TAGS = {
+    "todo": "The todo contract: longer titles and descriptions, and lists of every task. New clients take this one.",
+    "tasks": "The tasks contract: shorter limits, a stronger password, and lists in pages.",
+    "health": "Liveness and readiness, for load balancers and platforms.",
+}
+# Without examples: a page to try the API on would fill them in, and send them.
+PARAMETERS = {
+    "id": "The id of the task.",
+    "page": "The number of the page, from 1; 1 if only `per_page` is given.",
+    "per_page": "The largest number of tasks on a page; 20 if it is absent.",
+    "Idempotency-Key": "Creates one task: a repetition with the same key and body responds with that task.",
+    "If-Match": "Write only if the `ETag` of the task is one of these, else 412; `*` matches any task.",
+    "If-None-Match": "If the `ETag` is one of these, a read responds with 304, and a write with 412.",
+}
+# Other request headers are any text.
+HEADER_SCHEMAS = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
 HEADERS = {
-    "ETag": "The version of this task, page or list: for `If-None-Match`, and that of a task for `If-Match`.",
-    "Idempotency-Replayed": "`true` if the `Idempotency-Key` had created the task before.",
-    "Link": "The pages first, prev, next and last (RFC 8288), their targets relative.",
-    "Location": "Where the new task is.",
-    "Retry-After": "Seconds to wait.",
-    "WWW-Authenticate": '`Bearer realm="todo-api"`; if a token was sent, also `error="invalid_token"`.',
-    "X-Request-ID": "Names the request in the server's log; the caller's own, if it sent a plain one.",
+    "ETag": (
+        "The version of this task, page or list: for `If-None-Match`, and that of a task for `If-Match`.",
+        '"2026-01-09T10:30:00.000000Z-1"',
+    ),
+    "Idempotency-Replayed": ("`true` if an earlier request with the same `Idempotency-Key` created the task.", "true"),
+    "Link": (
+        "The first, previous, next and last page (RFC 8288), as paths with their query.",
+        '</tasks?page=1&per_page=20>; rel="first", </tasks?page=3&per_page=20>; rel="last"',
+    ),
+    "Location": ("The path of the new task.", "/tasks/8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"),
+    "Retry-After": ("The seconds to wait before the next attempt.", "60"),
+    "WWW-Authenticate": (
+        'The scheme to authenticate with (RFC 6750); with `error="invalid_token"` if the request had a token.',
+        errors.CHALLENGE,
+    ),
+    "X-Request-ID": (
+        "Identifies the request in the server's log. A valid `X-Request-ID` of the request is used again.",
+        "0f8fad5b-d9cb-469f-a165-70867728950e",
+    ),
 }
-KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
-REQUEST_HEADERS = {
-    "Idempotency-Key": (KEY, "Creates one task: a repetition with the same key and body responds with that task."),
-    "If-Match": ({"type": "string"}, "Write only if the task has one of these tags, else 412; `*` matches any task."),
-    "If-None-Match": ({"type": "string"}, "If one of these tags matches, a read responds with 304, a write with 412."),
-}
-TAGS = {"todo": "The todo contract.", "tasks": "The tasks contract.", "health": "For the platform."}
 TOKEN = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "The token of a registration or login here, or one of Better Auth's (HS256).",
+    "description": "The `token` of a registration or login, or a token of Better Auth with the same secret (HS256).",
 }
+# These keywords are for this server; the component of a schema has its own name.
+UNPUBLISHED = ("$schema", "$id", "errorMessage")
 
 
 def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
@@ -57,11 +91,9 @@ def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
         "info": {
             "title": "Todo API",
             "version": __version__,
-            "description": "Accounts and tasks, through two contracts over one set of users and tasks. "
-            f"A request's body is at most {config.max_body_bytes} bytes; {_limit(config)}",
+            "description": DESCRIPTION.format(max_body_bytes=config.max_body_bytes, limit=_limit(config)),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": ".", "description": "Where this document is."}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
@@ -73,44 +105,54 @@ def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
 
 def _limit(config: Config) -> str:
     if config.auth_rate_limit is None:
-        return "attempts to register and log in are not limited."
-    return f"attempts to register, and to log in, are limited to {config.auth_rate_limit} for each client address."
+        return "Attempts to register and log in are not limited."
+    return f"Attempts to register, and to log in, are limited to {config.auth_rate_limit} for each client address."
 
 
 def _operation(route: Route, method: str, operation: Operation, config: Config) -> dict[str, Any]:
-    """Return one Operation Object, its texts the docstring of the method without the requirements it names."""
-    summary = (getattr(route.handler, method).__doc__ or "").partition("\n")[0]
-    tag = route.contract.name if route.contract else "health"
-    name = re.sub(r"\W+", "_", route.pattern).strip("_")
+    """Return one Operation Object; the method's docstring has its summary and description."""
+    summary, _, description = (inspect.getdoc(getattr(route.handler, method)) or "").partition("\n\n")
+    name = operation.name
     result: dict[str, Any] = {
-        "tags": [tag],
-        "summary": re.sub(r" \([^)]*\)\.?$|\.$", "", summary),
-        "operationId": f"{method}_{name}",
+        "tags": [route.contract.name if route.contract else "health"],
+        "summary": _without_source(summary),
+        "description": description,
+        "operationId": f"tasks{name[0].upper()}{name[1:]}" if route.contract is TASKS else name,
+        "security": [{"token": []}] if issubclass(route.handler, PrivateHandler) else [],
         "parameters": _parameters(route, operation),
         "responses": _responses(route, operation, config),
     }
     if operation.body is not None:
-        content = {"schema": _reference(schema_name(operation.body, route.contract))}
-        result["requestBody"] = {"required": True, "content": {"application/json": content}}
-    if issubclass(route.handler, PrivateHandler):
-        result["security"] = [{"token": []}]
+        result["requestBody"] = {"required": True, "content": _content(schema_name(operation.body, route.contract))}
     return result
 
 
+def _without_source(text: str) -> str:
+    """Return the first sentence of a docstring without its full stop and the source in parentheses."""
+    return re.sub(r" \([^)]*\)\.?$|\.$", "", text)
+
+
+def _content(schema: str) -> dict[str, Any]:
+    """Return the body of a request or response: its schema, and the schema's example."""
+    return {"application/json": {"schema": _reference(schema), "example": SCHEMAS[schema]["examples"][0]}}
+
+
 def _parameters(route: Route, operation: Operation) -> list[dict[str, Any]]:
-    path = [
+    parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
         for name in re.findall(r"\{(\w+)\}", route.pattern)
     ]
-    query = [
+    parameters += [
         {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": maximum}}
         for name, maximum in (operation.query or {}).items()
     ]
-    headers = [
-        {"name": name, "in": "header", "schema": REQUEST_HEADERS[name][0], "description": REQUEST_HEADERS[name][1]}
+    parameters += [
+        {"name": name, "in": "header", "schema": HEADER_SCHEMAS.get(name, {"type": "string"})}
         for name in operation.request_headers
     ]
-    return [*path, *query, *headers]
+    for parameter in parameters:
+        parameter["description"] = PARAMETERS[parameter["name"]]
+    return parameters
 
 
 def _responses(route: Route, operation: Operation, config: Config) -> dict[str, Any]:
@@ -119,30 +161,38 @@ def _responses(route: Route, operation: Operation, config: Config) -> dict[str, 
         "headers": _headers(operation.headers),
     }
     if operation.response is not None:
-        content = {"schema": _reference(schema_name(operation.response, route.contract))}
-        success["content"] = {"application/json": content}
+        name = schema_name(operation.response, route.contract)
+        success |= {"description": SCHEMAS[name]["description"], "content": _content(name)}
     responses = {str(operation.status): success}
     if operation.request_headers == ("If-None-Match",):
-        responses["304"] = {"description": "Not Modified", "headers": _headers(("ETag",))}
+        responses["304"] = {"description": "The `ETag` is one of `If-None-Match`.", "headers": _headers(("ETag",))}
     by_status: defaultdict[int, list[errors.ApiError]] = defaultdict(list)
     for error in _errors(route, operation, config):
         by_status[error.status_code].append(error)
     for status, same in sorted(by_status.items()):
         responses[str(status)] = {
-            "description": HTTPStatus(status).phrase,
+            "description": " Or: ".join(dict.fromkeys(map(_meaning, same))),
             "headers": _headers({name for error in same for name in error.headers}),
             "content": {
                 "application/json": {
-                    "schema": _reference("error.json"),
-                    "examples": {type(error).__name__: {"value": error.body()} for error in same},
+                    "schema": _reference("error_response.json"),
+                    "examples": {
+                        type(error).__name__: {"summary": error.text, "value": error.body()} for error in same
+                    },
                 }
             },
         }
     return responses
 
 
+def _meaning(error: errors.ApiError) -> str:
+    """Return what an error means: the first line of its docstring without the status."""
+    text = (type(error).__doc__ or "").partition("\n")[0].partition(": ")[2]
+    return f"{text[:1].upper()}{_without_source(text[1:])}."
+
+
 def _errors(route: Route, operation: Operation, config: Config) -> list[errors.ApiError]:
-    """Return what can go wrong: what the operation names, and what the kind of handler implies."""
+    """Return the errors that the operation names, and those that the kind of handler implies."""
     found = [error() for error in operation.errors]
     found += [errors.InternalError(), errors.BodyTooLarge()]
     if route.contract is not None:
@@ -167,12 +217,13 @@ def _errors(route: Route, operation: Operation, config: Config) -> list[errors.A
 
 def _headers(names: Iterable[str]) -> dict[str, Any]:
     return {
-        name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in sorted({*names, "X-Request-ID"})
+        name: {"description": HEADERS[name][0], "schema": {"type": "string"}, "example": HEADERS[name][1]}
+        for name in sorted({*names, "X-Request-ID"})
     }
 
 
 def _component(name: str) -> str:
-    """Return what a file of ``schemas/`` is called in the document: ``todo/create_task.json`` is TodoCreateTask."""
+    """Return the name in the document of a file of ``schemas/``: ``todo/create_task.json`` is TodoCreateTask."""
     return "".join(word.capitalize() for word in re.split(r"[/_]", name.removesuffix(".json")))
 
 
@@ -181,11 +232,11 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def _body(name: str) -> dict[str, Any]:
-    """Return a file of ``schemas/`` as it is, but for its own name and the names of others in it."""
+    """Return a file of ``schemas/`` as the document has it: without our keywords, and with references to components."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):
-            converted = {key: convert(item) for key, item in value.items() if key not in ("$schema", "$id")}
+            converted = {key: convert(item) for key, item in value.items() if key not in UNPUBLISHED}
             if "$ref" in value:
                 converted |= _reference(urljoin(SCHEMAS[name]["$id"], value["$ref"]).removeprefix("/schemas/"))
             return converted

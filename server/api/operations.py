@@ -19,6 +19,7 @@ class Operation:
     """One verb of a handler; used as a decorator of its method.
 
     Args:
+        name: of the operation in generated clients, for the todo contract and outside the contracts.
         response: the file in ``schemas/`` of a successful response's body, None if it has none; ``{contract}`` in the
             name of a file stands for the contract's folder.
         status: of success.
@@ -29,6 +30,7 @@ class Operation:
         errors: what can go wrong, beside what the kind of handler implies.
     """
 
+    name: str
     response: str | None = None
     status: int = 200
     body: str | None = None

@@ -3,6 +3,9 @@
 A schema file carries its own messages for people beside its rules, in the keyword ``errorMessage``: the failing keyword
 names the message, ``required`` one for each property, ``null`` the one for a null where a value must be.
 
+The ``description`` of a property states the rules that client generators and regular-expression engines read in
+different ways. The formats below and the keyword ``x-patterns`` check them.
+
 The file of a request is compiled once, at import, into the functions of its keywords, which jsonschema publishes as
 ``VALIDATORS``: ``iter_errors`` looks each keyword up again for every body. ``benchmarks/validation.py`` measures both.
 """
@@ -10,6 +13,7 @@ The file of a request is compiled once, at import, into the functions of its key
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,12 +29,21 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     str(file.relative_to(SCHEMA_FOLDER)): json.loads(file.read_text("utf-8"))
     for file in sorted(SCHEMA_FOLDER.rglob("*.json"))
 }
-_KEYWORDS: dict[str, Callable[..., Iterable[object]]] = Draft202012Validator.VALIDATORS
+
+
+def _patterns(_validator: object, patterns: list[str], value: str, _schema: object) -> Iterator[str]:
+    """Give the patterns that a text does not match; like ``pattern``, for several."""
+    return (pattern for pattern in patterns if not re.search(pattern, value))
+
+
+_KEYWORDS: dict[str, Callable[..., Iterable[object]]] = {**Draft202012Validator.VALIDATORS, "x-patterns": _patterns}
 _ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "errorMessage"}
 
 _formats = FormatChecker(formats=())
 _formats.checks("email")(lambda value: normalise_email(value) is not None)
 _formats.checks("password")(lambda value: hashable(value) is not None)
+# U+FEFF is white space in ECMAScript, and as invisible as the rest of it.
+_formats.checks("not-blank")(lambda value: re.search(r"[^\s\ufeff]", value) is not None)
 # Values of these formats are validated as they will be stored or hashed.
 _NORMAL_FORMS = {"email": trim_email, "password": compose_password}
 _validator = Draft202012Validator({}, format_checker=_formats)  # the keywords' functions ask it for types and formats
@@ -100,17 +113,14 @@ def _first_message(rules: list[Rule], value: Any) -> str | None:
 
 
 def _compile(schema: dict[str, Any]) -> Iterator[Rule]:
-    """Return the rules of a flat schema, those of its ``allOf`` included.
+    """Return the rules of a flat schema.
 
     Raises:
         KeyError: for a keyword without a message.
         ValueError: for a format that jsonschema would ignore.
     """
     for keyword, argument in schema.items():
-        if keyword == "allOf":
-            for part in argument:
-                yield from _compile(part)
-        elif keyword not in _ANNOTATIONS:
+        if keyword not in _ANNOTATIONS:
             messages = schema["errorMessage"]
             message = messages[keyword]
             if keyword == "format" and argument not in _formats.checkers:
@@ -127,11 +137,7 @@ def check_keywords(name: str, schema: dict[str, Any]) -> None:
     if unknown := schema.keys() - _KEYWORDS.keys() - _ANNOTATIONS:
         raise ValueError(f"schemas/{name}: unknown keyword {', '.join(sorted(unknown))}")
     for keyword, value in schema.items():
-        if keyword == "properties":
-            parts = list(value.values())
-        else:
-            parts = value if keyword in ("allOf", "oneOf") else [value] if keyword == "items" else []
-        for part in parts:
+        for part in value.values() if keyword == "properties" else [value] if keyword == "items" else ():
             check_keywords(name, part)
 
 

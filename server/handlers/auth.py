@@ -44,9 +44,14 @@ class RegisterHandler(AuthHandler):
 
     action = "register"
 
-    @Operation(body="{contract}/register.json", status=201, response="session.json", errors=(EmailTaken,))
+    @Operation(
+        name="signUp", body="{contract}/register.json", status=201, response="session.json", errors=(EmailTaken,)
+    )
     async def post(self) -> None:
-        """Make an account (FR-007 to FR-012)."""
+        """Register an account (FR-007 to FR-012).
+
+        The response has a token: a new user need not log in.
+        """
         body = await self.json_body()
         email = cast("str", normalise_email(body["email"]))  # the schema asks for an email
         password_hash = await self.services.passwords.hash(body["password"])
@@ -62,9 +67,12 @@ class LoginHandler(AuthHandler):
 
     action = "login"
 
-    @Operation(body="login.json", response="session.json", errors=(InvalidCredentials,))
+    @Operation(name="logIn", body="login.json", response="session.json", errors=(InvalidCredentials,))
     async def post(self) -> None:
-        """Issue a token for an account's credentials (FR-013 to FR-017)."""
+        """Log in to an account (FR-013 to FR-017).
+
+        After too many failed logins on an email, a login with the right password is a 429 too.
+        """
         body = await self.json_body()
         email = normalise_email(body["email"])
         account = fold_email(email or body["email"][:EMAIL_LENGTH])

@@ -15,9 +15,12 @@ class HealthHandler(BaseHandler):
 
     https_exempt = True
 
-    @Operation(response="health.json")
+    @Operation(name="checkHealth", response="health.json")
     def get(self) -> None:
-        """Say that the process answers."""
+        """Check that the process responds.
+
+        The response does not depend on the database.
+        """
         self.send_json({"status": "healthy"})
 
     head = get
@@ -28,9 +31,12 @@ class ReadyHandler(BaseHandler):
 
     https_exempt = True
 
-    @Operation(response="ready.json", errors=(NotReady,))
+    @Operation(name="checkReadiness", response="ready.json", errors=(NotReady,))
     async def get(self) -> None:
-        """Say whether requests can be served: the database takes writes and the process is not about to end."""
+        """Check that requests can be served.
+
+        They can while the database accepts writes and the process is not shutting down.
+        """
         if self.exchange.draining:
             raise NotReady
         try:

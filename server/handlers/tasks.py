@@ -54,10 +54,19 @@ class TaskListHandler(TaskHandler):
     """``/api/tasks``, ``/tasks``."""
 
     @Operation(
-        response="{contract}/list.json", query=QUERY, request_headers=("If-None-Match",), headers=("Link", "ETag")
+        name="listTasks",
+        response="{contract}/task_list.json",
+        query=QUERY,
+        request_headers=("If-None-Match",),
+        headers=("Link", "ETag"),
     )
     async def get(self) -> None:
-        """List the user's tasks, newest first (FR-018 to FR-022)."""
+        """List the user's tasks, newest first (FR-018 to FR-022).
+
+        With `page` or `per_page`, the response is one page with `pagination`, and `Link` names the pages around it. A
+        page past the last one is an empty list. Without both, the todo contract returns every task, and the tasks
+        contract page 1.
+        """
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
             return await self.send_all()
         page = self.query_number("page", 1)
@@ -87,6 +96,7 @@ class TaskListHandler(TaskHandler):
         self.finish(b"]}")
 
     @Operation(
+        name="createTask",
         body="{contract}/create_task.json",
         request_headers=("Idempotency-Key",),
         status=201,
@@ -95,7 +105,10 @@ class TaskListHandler(TaskHandler):
         errors=(IdempotencyKeyReused,),
     )
     async def post(self) -> None:
-        """Make a task (FR-023 to FR-029)."""
+        """Create a task (FR-023 to FR-029).
+
+        It belongs to the user of the token. Properties that the schema does not name are ignored.
+        """
         body = await self.json_body()
         title, description, key = body["title"].strip(), body.get("description"), self.idempotency_key()
         try:
@@ -140,14 +153,24 @@ class TaskListHandler(TaskHandler):
 class TaskItemHandler(TaskHandler):
     """``/api/tasks/{id}``, ``/tasks/{id}``."""
 
-    @Operation(request_headers=("If-None-Match",), response="task_answer.json", headers=("ETag",), errors=ITEM_ERRORS)
+    @Operation(
+        name="getTask",
+        request_headers=("If-None-Match",),
+        response="task_answer.json",
+        headers=("ETag",),
+        errors=ITEM_ERRORS,
+    )
     async def get(self, path_id: str) -> None:
-        """Show a task."""
+        """Get a task.
+
+        The task of another user is a 403, and an id that is not a UUID a 404.
+        """
         self.send_task(await tasks.get(self.database, self.user_id, parse_task_id(path_id)))
 
     head = get
 
     @Operation(
+        name="updateTask",
         body="{contract}/update_task.json",
         request_headers=CONDITIONS,
         response="task_answer.json",
@@ -155,16 +178,22 @@ class TaskItemHandler(TaskHandler):
         errors=(*ITEM_ERRORS, TaskChanged),
     )
     async def put(self, path_id: str) -> None:
-        """Change what the body names of a task (FR-030 to FR-037)."""
+        """Update a task (FR-030 to FR-037).
+
+        Only the properties in the body change; `{}` changes nothing but `updated_at`, which always moves forward.
+        """
         values = await self.json_body()
         if "title" in values:
             values["title"] = values["title"].strip()
         task_id, condition = parse_task_id(path_id), self.condition()
         self.send_task(await tasks.update(self.database, self.user_id, task_id, values, condition))
 
-    @Operation(request_headers=CONDITIONS, status=204, errors=(*ITEM_ERRORS, TaskChanged))
+    @Operation(name="deleteTask", request_headers=CONDITIONS, status=204, errors=(*ITEM_ERRORS, TaskChanged))
     async def delete(self, path_id: str) -> None:
-        """Delete a task for good (FR-038 to FR-042)."""
+        """Delete a task (FR-038 to FR-042).
+
+        It is deleted permanently.
+        """
         await tasks.delete(self.database, self.user_id, parse_task_id(path_id), self.condition())
         self.set_status(204)
 

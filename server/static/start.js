@@ -1,14 +1,21 @@
-// Every address is relative, so that the page works behind a path too.
-const ui = SwaggerUIBundle({
-  dom_id: "#swagger-ui",
-  url: "openapi.json",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  // Whoever registers or logs in on the page is signed in on it.
-  responseInterceptor: (response) => {
-    if (response.ok && response.obj && response.obj.token) {
-      ui.preauthorizeApiKey("token", response.obj.token);
-    }
-    return response;
-  },
-});
+// Every address is relative, so that the page works below a path prefix too.
+fetch("openapi.json")
+  .then((response) => response.json())
+  .then((spec) => {
+    spec.servers = [{ url: new URL(".", location).href.replace(/\/$/, "") }];
+    spec.info.description +=
+      "\n**On this page**, open `POST /api/auth/signup` or `POST /api/auth/login` below, and press *Execute*: the page " +
+      "keeps the token and sends it with your next requests. The document is at [openapi.json](openapi.json).";
+    const ui = SwaggerUIBundle({
+      dom_id: "#swagger-ui",
+      spec,
+      deepLinking: true,
+      tryItOutEnabled: true,
+      responseInterceptor: (response) => {
+        if (response.ok && response.obj && response.obj.token) {
+          ui.preauthorizeApiKey("token", response.obj.token);
+        }
+        return response;
+      },
+    });
+  });

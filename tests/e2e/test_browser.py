@@ -12,6 +12,7 @@ from uuid import uuid4
 import jwt
 import pytest
 
+from server.handlers.docs import FILES, PAGE
 from tests.client import PASSWORD, PATHS, Client, Person
 from tests.conftest import SECRET
 from tests.e2e.browser import CLIENT, HOST, Docs, Frontend, open_browser, open_context, proxy, self_signed, site
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("io_loop")
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 ARTEFACTS = Path(__file__).parent / "artefacts"
-SIGN_UP = "post_api_auth_signup"
-LIST = "get_api_tasks"
-CREATE = "post_api_tasks"
+SIGN_UP = "signUp"
+LIST = "listTasks"
+CREATE = "createTask"
 
 
 @asynccontextmanager
@@ -210,10 +211,19 @@ async def test_the_documentation_lists_the_operations_and_signs_a_user_up(
         docs = await Docs.open(context, base)
         paths = (await docs.page.evaluate("fetch('openapi.json').then(answer => answer.json())"))["paths"]
         assert await docs.operations() == {(method.upper(), path) for path, item in paths.items() for method in item}
+        first = docs.page.locator(".opblock")
+        assert [await first.nth(place).get_attribute("id") for place in (0, 1)] == [
+            f"operations-todo-{name}" for name in (SIGN_UP, "logIn")
+        ]
+        introduction = await docs.page.locator(".info").inner_text()
+        assert "New clients take the todo contract" in introduction
+        assert "the page keeps the token" in introduction
         ARTEFACTS.mkdir(exist_ok=True)
         await docs.page.screenshot(path=ARTEFACTS / "docs.png", full_page=True)
         await assert_works(docs, base)
         await docs.answer(LIST).screenshot(path=ARTEFACTS / "docs-answer.png")
+        await docs.page.set_viewport_size({"width": 390, "height": 844})
+        assert await docs.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 @on_postgresql
@@ -270,5 +280,5 @@ async def assert_works(docs: Docs, base: str) -> None:
     assert status == 201
     assert await docs.execute(LIST) == (200, {"tasks": [created["task"]]})
     assert docs.complaints == []
-    files = {"docs", "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js", "openapi.json"}
+    files = {"docs", *(f"docs/{name}" for name in FILES if name != PAGE), "openapi.json"}
     assert set(docs.requests) == {base + path for path in (*files, "api/auth/signup", "api/tasks")}

@@ -14,8 +14,10 @@ from tests.processes import serving
 CHECKS = "all"
 EXAMPLES = 60
 SECONDS = 240
+FORMATS = Path(__file__).with_name("schemathesis_formats.py")
 # A made-up tag is not the task's, and a key that is made up twice was used for another request.
-SETTINGS = """
+SETTINGS = f"""
+hooks = "{FORMATS}"
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 422, 429]
 """

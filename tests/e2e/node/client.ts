@@ -4,7 +4,7 @@ import type { components, paths } from "./schema";
 type Task = components["schemas"]["Task"];
 type NewTask = components["schemas"]["TodoCreateTask"];
 type Changes = components["schemas"]["TodoUpdateTask"];
-type Fault = components["schemas"]["Error"];
+type Fault = components["schemas"]["ErrorResponse"];
 
 const api = createClient<paths>({ baseUrl: process.env.API_URL ?? "http://localhost:8000" });
 let token: string | undefined;
@@ -104,7 +104,7 @@ async function* everyPage(perPage: number): AsyncGenerator<Task[]> {
     });
     if (!data) throw new Error(explain(response, error));
     yield data.tasks;
-    if ("pagination" in data) pages = data.pagination.pages;
+    pages = data.pagination?.pages ?? 1;
   }
 }
 
