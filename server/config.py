@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import can_ada
 import limits
 import psycopg2
 from environs import Env, EnvValidationError, ValidationError, validate
@@ -26,6 +28,11 @@ INTEGERS = {
     "tcp_user_timeout",
 }
 NO_ADDRESS = "256.0.0.1"
+# Browsers send "null" or nothing for the schemes that are excluded.
+ORIGIN = re.compile(
+    r"(?!about:|blob:|data:|file:|ftp:|javascript:|wss?:)[a-z][a-z0-9+.-]*://([^\x00-\x20/?#@\\]+)(?<!:)/?",
+    re.IGNORECASE | re.ASCII,
+)
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
 REDIS_PREFIXES = ("redis://", "rediss://", "redis+unix://")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -108,13 +115,28 @@ def secret(value: str) -> str:
 
 
 def origins(value: str) -> tuple[str, ...]:
-    """Read the frontend's origins, ``scheme://host[:port]`` (RFC 6454 section 6.2), separated by commas."""
+    """Read the frontend's origins, separated by commas."""
     _check_text(value)
-    found = tuple(entry.strip().rstrip("/").lower() for entry in value.split(","))
-    if not all(re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:*]+)(:[0-9]{1,5})?", entry) for entry in found):
-        raise ValidationError("Must be one origin like https://app.example.com, or several separated by commas.")
-    # Browsers leave a scheme's own port out of the header Origin.
-    return tuple(entry.removesuffix(":443" if entry.startswith("https:") else ":80") for entry in found)
+    return tuple(_origin(entry.strip()) for entry in value.split(","))
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it: ``scheme://host``, with a port unless it is the scheme's default.
+
+    Browsers read the host as the URL Standard says (https://url.spec.whatwg.org). With the schemes of apps and
+    extensions Chromium reads it like that of HTTP, WebKit leaves it as it is, and both write it in lower case: accept
+    what comes out the same.
+    """
+    if match := ORIGIN.fullmatch(text):
+        with suppress(ValueError):
+            url = can_ada.parse(text)
+            host = can_ada.parse(f"http://{match[1]}").hostname
+            if url.hostname.lower() == host and "*" not in host:
+                return f"{url.protocol}//{host}{url.port and f':{url.port}'}"
+    raise ValidationError(
+        "Must be an origin, scheme://host[:port] like https://app.example.com, or several separated by commas; "
+        "without path, query, user or *, and in ASCII unless the scheme is http or https."
+    )
 
 
 def rate_limit(value: str) -> RateLimitItem | None:
