@@ -14,7 +14,7 @@ from server.api.operations import schema_name
 from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
-from server.http.headers import preflight_headers
+from server.http.headers import PREFLIGHT, is_allowed_preflight
 from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
@@ -77,9 +77,10 @@ class BaseHandler(Handler):
     async def prepare(self) -> None:
         """Run the checks that need only the head, in the contract's order."""
         logs.request_id.set(self.request.id)
-        self.check_path()
-        self.check_method()
-        self.check_https()
+        if not is_allowed_preflight(self.request, self.services.config):  # or the page could not read the error
+            self.check_path()
+            self.check_method()
+            self.check_https()
         if self.request.method != "OPTIONS":  # browsers send no token with a preflight request
             await self.check_rate_limit()
             self.check_token()
@@ -149,11 +150,13 @@ class BaseHandler(Handler):
         return cast("dict[str, Any]", body)
 
     def options(self, *_path: str) -> None:
-        """Answer a preflight request (FR-057 to FR-059)."""
+        """Say which methods the path has, and what a page of an allowed origin may send (FR-057 to FR-059)."""
         self.set_status(204)
-        self.set_header("Allow", self.allowed_methods())
-        for name, value in preflight_headers(self.request, self.services.config).items():
-            self.set_header(name, value)
+        if self.route is not None:  # unknown paths have preflight requests too
+            self.set_header("Allow", self.allowed_methods())
+        if is_allowed_preflight(self.request, self.services.config):
+            for name, value in PREFLIGHT.items():
+                self.set_header(name, value)
 
     def send_json(self, value: Any, status: int = 200) -> None:
         """Respond with JSON."""

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from server.config import Config
     from server.http.exchange import Request
 
-EXPOSED = "Link, Location, Retry-After, X-Request-ID, ETag"
+EXPOSED = "Link, Location, Retry-After, X-Request-ID, ETag, Idempotency-Replayed"
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, "
+    "X-Request-ID, traceparent, tracestate, baggage, sentry-trace",
     "Access-Control-Max-Age": "7200",  # the longest that a browser keeps the response to a preflight request
 }
 HSTS = "max-age=31536000"
@@ -39,9 +40,14 @@ def default_headers(request: Request, config: Config) -> str:
     return lines
 
 
-def preflight_headers(request: Request, config: Config) -> dict[str, str]:
-    """Return the additional headers of a preflight response; none for an origin that is not allowed."""
-    return PREFLIGHT if request.headers.get("Origin") in (None, *config.frontend_url) else {}
+def is_allowed_preflight(request: Request, config: Config) -> bool:
+    """Tell whether a browser asks what a page of an allowed origin may send."""
+    return (
+        request.method == "OPTIONS"
+        and request.refusal is None
+        and request.headers.get("Access-Control-Request-Method") is not None
+        and request.headers.get("Origin") in config.frontend_url
+    )
 
 
 @lru_cache(maxsize=1)
