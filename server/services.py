@@ -28,6 +28,7 @@ class Services:
     tokens: Tokens = field(init=False)
     passwords: Passwords = field(init=False)
     rate_limiter: RateLimiter = field(init=False)
+    refused_origins: set[str] = field(init=False, default_factory=set)  # that were logged
 
     def __post_init__(self) -> None:
         self.tokens = Tokens(self.config.better_auth_secret, self.config.jwt_expiration_hours)

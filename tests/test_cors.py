@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.client import PASSWORD
 from tests.conftest import ORIGIN
@@ -13,6 +14,8 @@ from tests.raw import connect, head
 from tests.test_routes import ALLOW, PATTERNS, path_of
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from server.services import Services
     from tests.client import Answer, Client, Paths, Person
 
@@ -155,6 +158,47 @@ async def test_any_other_options_request_says_which_methods_a_known_path_has(
     answer = await client.request("OPTIONS", "/tasks", headers=FROM_FRONTEND)
     assert (answer.status, answer.headers["Allow"]) == (204, ALLOW["/tasks"])
     assert "Access-Control-Allow-Methods" not in answer.headers
+
+
+async def refused_origins(client: Client, *requests: dict[str, str]) -> list[MutableMapping[str, Any]]:
+    """Send requests with these headers, and return the log's events about their origins."""
+    with capture_logs() as events:
+        for headers in requests:
+            await client.request("POST", "/auth/login", {}, headers=headers)
+    return [event for event in events if event["event"] == "origin_refused"]
+
+
+async def test_an_origin_that_is_not_allowed_is_logged_once(client: Client) -> None:
+    vite = {"Origin": "http://localhost:5173"}
+    preflight = {**vite, "Access-Control-Request-Method": "POST"}
+    expected = {
+        "event": "origin_refused",
+        "log_level": "warning",
+        "origin": "http://localhost:5173",
+        "reason": "not in FRONTEND_URL",
+    }
+    with capture_logs() as events:
+        assert (await client.request("OPTIONS", "/nowhere", headers=preflight)).status == 404
+    assert events[0] == expected
+    assert await refused_origins(client, vite, preflight, vite) == []
+    assert [event["origin"] for event in await refused_origins(client, {"Origin": "null"})] == ["null"]
+
+
+async def test_the_origins_of_the_frontend_and_of_the_server_itself_are_not_logged(client: Client) -> None:
+    own = f"127.0.0.1:{client.port}"
+    headers = [FROM_FRONTEND, {}, {"Origin": f"http://{own}"}, {"Origin": f"https://{own}"}]
+    behind_a_proxy = {"Origin": "https://api.example.com", "Sec-Fetch-Site": "same-origin"}
+    assert await refused_origins(client, *headers, behind_a_proxy) == []
+    assert len(await refused_origins(client, {**behind_a_proxy, "Sec-Fetch-Site": "same-site"})) == 1
+    assert len(await refused_origins(client, {"Origin": f"capacitor://{own}"})) == 1
+
+
+async def test_refused_origins_are_logged_in_bounded_length_and_number(client: Client, services: Services) -> None:
+    (event,) = await refused_origins(client, {"Origin": "http://\x9b\t" + "x" * 10_000})
+    assert event["origin"].startswith(r"http://\x9b\tx")
+    assert len(event["origin"]) < 310
+    assert len(await refused_origins(client, *({"Origin": f"http://{n}.example"} for n in range(120)))) == 99
+    assert len(services.refused_origins) == 100
 
 
 async def test_two_origins_at_once_are_none(client: Client) -> None:

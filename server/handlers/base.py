@@ -14,7 +14,7 @@ from server.api.operations import schema_name
 from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
-from server.http.headers import PREFLIGHT, is_allowed_preflight
+from server.http.headers import PREFLIGHT, is_allowed_preflight, refused_origin
 from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from server.services import Services
 
 LOGGED_PATH_LENGTH = 2000  # characters
+LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
+MAX_REFUSED_ORIGINS = 100  # that are logged
 
 log = structlog.get_logger()
 
@@ -77,6 +79,7 @@ class BaseHandler(Handler):
     async def prepare(self) -> None:
         """Run the checks that need only the head, in the contract's order."""
         logs.request_id.set(self.request.id)
+        self.log_refused_origin()
         if not is_allowed_preflight(self.request, self.services.config):  # or the page could not read the error
             self.check_path()
             self.check_method()
@@ -86,6 +89,16 @@ class BaseHandler(Handler):
             self.check_token()
         self.check_body_length()
         await self.drop_unwanted_body()
+
+    def log_refused_origin(self) -> None:
+        """Log an origin that is not allowed, once; only the browser knows that its page could not read the response."""
+        origin = refused_origin(self.request, self.services.config)
+        refused = self.services.refused_origins
+        if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
+            origin = origin[:LOGGED_ORIGIN_LENGTH].encode("unicode_escape").decode()
+            if origin not in refused:
+                refused.add(origin)
+                log.warning("origin_refused", origin=origin, reason="not in FRONTEND_URL")
 
     def check_path(self) -> None:
         """Accept the path; ``FallbackHandler`` does not."""

@@ -50,6 +50,19 @@ def is_allowed_preflight(request: Request, config: Config) -> bool:
     )
 
 
+def refused_origin(request: Request, config: Config) -> str | None:
+    """Return the origin of a request if no page of that origin may read the response, else None.
+
+    The server's own pages send an origin too, with POST. Its scheme differs from ours behind a proxy that ends TLS, and
+    its host differs from ``Host`` behind a proxy that does not pass that on; browsers then say ``same-origin``.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or origin in config.frontend_url or request.headers.get("Sec-Fetch-Site") == "same-origin":
+        return None
+    host = request.headers.get("Host", "").lower()
+    return None if origin in (f"http://{host}", f"https://{host}") else origin
+
+
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
     return format_timestamp(second)
