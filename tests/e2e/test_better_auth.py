@@ -12,7 +12,7 @@ import pytest
 from server.values import parse_uuid
 from tests.client import PATHS, Client
 from tests.conftest import ORIGIN
-from tests.e2e.typescript import NODE, code_blocks, compiled, run
+from tests.e2e.typescript import NODE, built, code_blocks, compiled, new_project, run
 from tests.processes import serving
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ pytestmark = [
 
 async def sign_up(environment: dict[str, str], folder: Path) -> tuple[User, User]:
     """Sign up a user with Better Auth as the page sets it, and one with Better Auth as it comes."""
-    (folder / "auth.ts").write_text(code_blocks("ts")[-1], "utf-8")
-    compilation = await compiled(folder / "auth.ts", folder)
+    new_project(folder, auth=code_blocks("ts")[-1])
+    compilation = await compiled(folder, "--types", "node")
     assert compilation.exit_code == 0, compilation.stdout
     output = await run(
         "node",
         str(NODE / "better-auth.mjs"),
-        str(folder / "auth.js"),
+        str(await built(folder, "auth")),
         *(Client.new_email(name) for name in ("documented", "usual")),
         folder=folder,
         environment={"BETTER_AUTH_SECRET": environment["BETTER_AUTH_SECRET"], "BETTER_AUTH_URL": ORIGIN},

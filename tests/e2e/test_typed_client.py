@@ -11,7 +11,7 @@ import pytest
 
 from server.api.contracts import TODO
 from server.routes import ROUTES
-from tests.e2e.typescript import NODE, PAGE, code_blocks, compiled, run
+from tests.e2e.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
 from tests.processes import serving
 
 if TYPE_CHECKING:
@@ -23,22 +23,24 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 ADDRESS = "http://localhost:8000"
 
 
-async def generate_types(client: Client) -> None:
+async def generate_types(client: Client, folder: Path) -> None:
     """Run the page's own command against a server."""
     (line,) = re.findall(r"^npx (.*)$", code_blocks("sh")[0], re.MULTILINE)
     program, *arguments = shlex.split(line.replace(ADDRESS, f"http://127.0.0.1:{client.port}"))
-    await run(str(NODE / "node_modules" / ".bin" / program), *arguments, folder=NODE)
+    await run(str(PACKAGES / ".bin" / program), *arguments, folder=folder)
 
 
 async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
+    *page, _better_auth = code_blocks("ts")
+    new_project(tmp_path, api="\n".join(page), client=(NODE / "client.ts").read_text("utf-8"))
     async with serving(tmp_path, {**environment, "AUTH_RATE_LIMIT": "4/minute"}) as (process, client):
-        await generate_types(client)
-        compilation = await compiled(NODE / "client.ts", tmp_path)
+        await generate_types(client, tmp_path)
+        compilation = await compiled(tmp_path)
         assert (compilation.exit_code, compilation.stdout) == (0, "")
-        api = {"API_URL": f"http://127.0.0.1:{client.port}"}
-        summary = json.loads(await run("node", "client.js", folder=tmp_path, environment=api))
+        program = await built(tmp_path, "client", {"VITE_API_URL": f"http://127.0.0.1:{client.port}"})
+        summary = json.loads(await run("node", str(program), folder=tmp_path))
     assert re.fullmatch(r"Try again in \d+ seconds\.", summary["problems"].pop("tooMany"))
     assert summary == {
         "health": "healthy",
@@ -80,21 +82,13 @@ async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
 async def test_each_mistake_in_a_typed_program_is_found_by_the_compiler(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
+    mistakes = (NODE / "mistakes.ts").read_text("utf-8")
+    new_project(tmp_path, mistakes=mistakes)
     async with serving(tmp_path, environment) as (_, client):
-        await generate_types(client)
-    lines = (NODE / "mistakes.ts").read_text("utf-8").splitlines()
-    expected = [(str(number), line.rpartition("// ")[2]) for number, line in enumerate(lines, 1) if "// TS" in line]
+        await generate_types(client, tmp_path)
+    lines = enumerate(mistakes.splitlines(), 1)
+    expected = [(str(number), line.rpartition("// ")[2]) for number, line in lines if "// TS" in line]
     assert len(expected) > 10
-    compilation = await compiled(NODE / "mistakes.ts", tmp_path)
+    compilation = await compiled(tmp_path, "--noUnusedLocals", "false")
     assert compilation.exit_code != 0
     assert re.findall(r"mistakes\.ts\((\d+),\d+\): error (TS\d+)", compilation.stdout) == expected
-    assert not (tmp_path / "mistakes.js").exists()
-
-
-def test_the_code_for_frontend_developers_is_the_code_that_runs() -> None:
-    program = (NODE / "client.ts").read_text("utf-8")
-    *client, better_auth = code_blocks("ts")
-    assert len(client) == 7
-    assert [block for block in client if block not in program] == []
-    assert "betterAuth" in better_auth
-    assert ADDRESS in PAGE

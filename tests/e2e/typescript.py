@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from tests.processes import PROJECT, finished
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.processes import Process
 
 NODE = PROJECT / "tests" / "e2e" / "node"
+PACKAGES = NODE / "node_modules"
 PAGE = (PROJECT / "docs" / "frontend.md").read_text("utf-8")
 
 
@@ -30,11 +31,24 @@ async def run(*command: str, folder: Path, environment: Mapping[str, str] | None
     return process.stdout
 
 
-async def compiled(source: Path, folder: Path) -> Process:
-    """Compile a program into a folder from which Node finds the packages."""
-    for name in ("node_modules", "package.json"):
-        (folder / name).symlink_to(NODE / name)
-    options = {"extends": str(NODE / "tsconfig.json"), "compilerOptions": {"outDir": "."}, "files": [str(source)]}
-    (folder / "tsconfig.json").write_text(json.dumps(options), "utf-8")
-    tsc = str(NODE / "node_modules" / ".bin" / "tsc")
-    return await finished(tsc, "--strict", "--pretty", "false", folder=folder, environment={})
+def new_project(folder: Path, **sources: str) -> None:
+    """Make a project with the options of a new one of Vite, and stricter ones; sources are named without ``.ts``."""
+    (folder / "node_modules").symlink_to(PACKAGES)
+    for name in ("package.json", "tsconfig.json"):
+        shutil.copy(NODE / name, folder)
+    (folder / "src").mkdir()
+    for name, text in sources.items():
+        (folder / "src" / f"{name}.ts").write_text(text, "utf-8")
+
+
+async def compiled(folder: Path, *options: str) -> Process:
+    """Check the types of a project, with the TypeScript that new projects have."""
+    tsc = str(PACKAGES / "typescript-7" / "bin" / "tsc")
+    return await finished(tsc, "--pretty", "false", *options, folder=folder, environment={})
+
+
+async def built(folder: Path, name: str, environment: Mapping[str, str] | None = None) -> Path:
+    """Return a program of a project, built for Node."""
+    vite = str(PACKAGES / ".bin" / "vite")
+    await run(vite, "build", "--logLevel", "warn", "--ssr", f"src/{name}.ts", folder=folder, environment=environment)
+    return folder / "dist" / f"{name}.js"
