@@ -123,7 +123,7 @@ async def test_a_frontend_can_read_every_refusal(tmp_path: Path, environment: di
         )
         assert_refused(await frontend.call("updateTask", token, str(uuid4()), {"title": "x"}), 404, "Task not found")
         assert_refused(await frontend.call("deleteTask", token, str(uuid4())), 404, "Task not found")
-        assert_refused(await frontend.call("send", "GET", "/nowhere"), 404, "Not found")
+        assert_refused(await frontend.call("send", "GET", "/api/task", {"token": token}), 404, "Not found")
         assert_refused(
             await frontend.call("send", "POST", f"/api/tasks/{task['id']}", {"token": token}), 405, "Method not allowed"
         )
@@ -137,6 +137,30 @@ async def test_a_frontend_can_read_every_refusal(tmp_path: Path, environment: di
         assert_refused(limited, 429, "Too many requests")
         assert 1 <= int(limited.headers["Retry-After"]) <= 60
         assert (await frontend.call("showTask", token, task["id"])).body == {"task": task}
+
+
+@on_postgresql
+async def test_a_frontend_repeats_a_create_and_reads_that_a_task_has_changed(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    async with used_by_a_frontend(tmp_path, environment) as (frontend, process):
+        _, token = await sign_up(frontend)
+        tracing = dict.fromkeys(("X-Request-ID", "traceparent", "tracestate", "baggage", "sentry-trace"), "x")
+        request = {"token": token, "body": {"title": "Buy groceries"}, "more": {"Idempotency-Key": "1", **tracing}}
+        created, repeated = [await frontend.call("send", "POST", "/api/tasks", request) for _ in range(2)]
+        assert [created.status, repeated.status, created.headers["X-Request-ID"]] == [201, 201, "x"]
+        assert [answer.headers.get("Idempotency-Replayed") for answer in (created, repeated)] == [None, "true"]
+        assert repeated.body == created.body
+
+        item, tag = created.headers["Location"], created.headers["ETag"]
+        change = {"token": token, "body": {"completed": True}, "more": {"If-Match": tag}}
+        updated, refused = [await frontend.call("send", "PUT", item, change) for _ in range(2)]
+        assert updated.status == 200
+        assert updated.headers["ETag"] != tag
+        assert_refused(refused, 412, "Task has changed")
+        deletion = {"token": token, "more": {"If-Match": updated.headers["ETag"]}}
+        assert (await frontend.call("send", "DELETE", item, deletion)).status == 204
+        assert process.events("origin_refused") == []
 
 
 @on_postgresql
@@ -199,6 +223,7 @@ async def test_a_page_of_a_third_origin_can_read_and_change_nothing(
             assert await stranger.evaluate("failure", "POST", "/api/auth/login", request) == "TypeError"
         arrived = {request["method"] for request in process.events("request")[before:]}
         assert arrived == {"GET", "HEAD", "POST", "OPTIONS"}, "the browser sends no more than it may unasked"
+        assert [event["origin"] for event in process.events("origin_refused")] == [third]
         assert await alice.list(PATHS[0]) == [task]
 
 
@@ -269,6 +294,7 @@ async def test_the_documentation_works_over_https_below_a_path(tmp_path: Path, e
     ):
         await assert_works(await Docs.open(context, base), base)
         assert {request["remote_ip"] for request in process.events("request")} == {CLIENT}
+        assert process.events("origin_refused") == [], "the page's own requests are not from another origin"
 
 
 async def assert_works(docs: Docs, base: str) -> None:

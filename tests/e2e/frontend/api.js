@@ -1,8 +1,8 @@
 // What a frontend does with the API, which is at the address in its own page's query.
 const api = new URLSearchParams(location.search).get("api");
 
-async function send(method, path, { token, body, text } = {}) {
-  const headers = {};
+async function send(method, path, { token, body, text, more = {} } = {}) {
+  const headers = { ...more };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(new URL(path, api), { method, headers, body: body ? JSON.stringify(body) : text });
