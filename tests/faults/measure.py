@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.faults.servers import Server
 
 READERS = 4
-PERIOD_SECONDS = 4  # of measuring
+PERIOD_SECONDS = 2  # of measuring
 PAUSE_SECONDS = 0.005  # between two samples of one caller
 
 

@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from tests.faults.load import Outcome
 
 FLOOD = 50
-ACCOUNTS = ("bob", "carol", "dave", "erin")  # with limits, logins to one account are checked one after the other
+ACCOUNTS = 10  # of the flood: logins to one account are checked one after the other, so hashes and accounts both queue
 TASKS = 20
-ROUNDS = 4
+ROUNDS = 3
 CROWD = 250
 AT_ONCE_SECONDS = 2  # for a crowd that arrives in one moment
 
 
 @pytest.mark.timeout(seconds=180)
 @pytest.mark.usefixtures("io_loop")
-@pytest.mark.parametrize("limit", ["off", "1000000/hour"])
 async def test_lists_stay_fast_while_fifty_clients_log_in(
-    environment: dict[str, str], tmp_path: Path, report: Callable[..., None], limit: str
+    environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
 ) -> None:
     rounds: Rounds = []
     logins: list[Outcome] = []
-    settings = {"BCRYPT_ROUNDS": "12", "AUTH_RATE_LIMIT": limit}
+    settings = {"BCRYPT_ROUNDS": "12", "AUTH_RATE_LIMIT": "1000000/hour"}
     async with (
         postgres() as database,
         running(tmp_path, environment | settings | {"DATABASE_URL": database.url}, probed=True) as server,
     ):
-        alice, *others = [await Person.register(server.client, name) for name in ("alice", *ACCOUNTS)]
+        alice = await Person.register(server.client, "alice")
+        others = [await Person.register(server.client, "bob") for _ in range(ACCOUNTS)]
         insert_tasks(database, alice.id, TASKS)
         credentials = cycle([{"email": other.email, "password": PASSWORD} for other in others])
         bystanders = Bystanders(server, alice.token)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLIENTS = 32
-TIMES = 5
-TERMINATING_SECONDS = 10.0
+TIMES = 3
+TERMINATING_SECONDS = 4.0
 TERMINATING_PERIOD_SECONDS = 0.2
 TERMINATE = """
     SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -39,7 +39,7 @@ PATIENCE_SECONDS = 20
 SELECT_DESCRIPTORS = 1024  # what select() can take
 SMALL_LIMIT = 100  # of open files
 SMALL_CROWD = 200
-MEASURING_SECONDS = 3
+MEASURING_SECONDS = 2
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 32
 HURRIED = 8  # of them, which open a connection for each request
-ROUNDS = 5
+ROUNDS = 3
 BEFORE = 300  # answers before the signal
 LIMIT = 10_000
 SOON_SECONDS = 2

@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from server.errors import ClientClosedRequest
-from server.http.connection import BODY_SECONDS
 from tests.client import Person
 from tests.faults.hostile import body_head, connect, dawdle
 from tests.faults.load import Caller
@@ -32,20 +31,22 @@ if TYPE_CHECKING:
 SLOW_HEADERS = 500
 SLOW_BODIES = 100
 FEW = 50
-ROUNDS = 4
+ROUNDS = 3
 TASKS = 20
 PATIENCE_SECONDS = 30
-SHORT_SECONDS = 5
+SHORT_SECONDS = 3
+SHORT_BODY_SECONDS = 6
 STALLED = 200
 SCRIPT = "/docs/swagger-ui-bundle.js"
 SCRIPT_BYTES = (PROJECT / "server/static/swagger-ui-bundle.js").stat().st_size
 MEGABYTES = 60  # 300 KiB for each stalled client
-# The server itself, with three constants changed: thirty seconds are long for a test.
+# The server itself, with four constants changed: thirty seconds are long for a test.
 IMPATIENT = (
     sys.executable,
     "-c",
     "import runpy, sys, server.http.connection as connection; "
     f"connection.IDLE_SECONDS = connection.HEAD_SECONDS = connection.SEND_SECONDS = {SHORT_SECONDS}; "
+    f"connection.BODY_SECONDS = {SHORT_BODY_SECONDS}; "
     "sys.argv = sys.argv[2:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )
@@ -160,7 +161,8 @@ async def test_the_slow_are_closed_however_steadily_they_send(
 
     names = ("idle", "header", "body", "refused_body")
     report(**{f"{name}_closed_after": round(max(group), 1) for name, group in zip(names, seconds, strict=True)})
-    for group, limit in zip(seconds, (SHORT_SECONDS, SHORT_SECONDS, BODY_SECONDS, BODY_SECONDS), strict=True):
+    limits = (SHORT_SECONDS, SHORT_SECONDS, SHORT_BODY_SECONDS, SHORT_BODY_SECONDS)
+    for group, limit in zip(seconds, limits, strict=True):
         assert min(group) > limit - 1
         assert max(group) < limit + 3
     assert left == 0
@@ -208,11 +210,11 @@ async def test_clients_that_do_not_read_hold_little_memory_and_are_closed(
 
 
 async def read_slowly(connection: socket.socket) -> int:
-    """Return the length of a response's content that is read at 128 KiB a second."""
+    """Return the length of a response's content that is read at 256 KiB a second."""
     loop = asyncio.get_running_loop()
     received = b""
     while len(received.partition(b"\r\n\r\n")[2]) < SCRIPT_BYTES:
-        piece = await loop.sock_recv(connection, 32 * 1024)
+        piece = await loop.sock_recv(connection, 64 * 1024)
         assert piece, len(received)
         received += piece
         await asyncio.sleep(0.25)
