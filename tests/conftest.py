@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 from contextlib import AsyncExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -85,6 +86,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         with new_postgresql_database(request.getfixturevalue("postgresql_server")) as url:
             migrate(url)
             yield url
+
+
+# For tests of what happens before or after any statement: a second database shows nothing new.
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -170,12 +175,18 @@ def http_server(io_loop: IOLoop, services: Services) -> Iterator[Server]:
     io_loop.run_sync(server.close)
 
 
+@cache
+def document_of(config: Config) -> Document:
+    """Return the OpenAPI document under settings, made once in a run."""
+    return Document(build(ROUTES, config))
+
+
 @pytest.fixture
 def client(io_loop: IOLoop, http_server: Server) -> Iterator[Client]:
     """Somebody without a token."""
 
     async def start() -> Client:
-        return Client(http_server.port, Document(build(ROUTES, http_server.state.config)))
+        return Client(http_server.port, document_of(http_server.state.config))
 
     client = run(io_loop, start())
     yield client

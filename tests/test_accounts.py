@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from server.api.schemas import SCHEMAS
 from server.queries import users
 from tests.client import PASSWORD, PATHS
+from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
     from server.queries.users import User
@@ -115,6 +116,7 @@ async def test_addresses_that_people_have_are_accepted(client: Client, paths: Pa
     assert (answer.status, answer.body["user"]["email"]) == (201, email)
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "email",
     [
@@ -151,6 +153,7 @@ async def test_what_is_no_address_cannot_register(client: Client, paths: Paths, 
     assert (await log_in(client, paths, email)).status == 401
 
 
+@on_one_database
 async def test_an_email_has_at_most_254_characters(client: Client, paths: Paths) -> None:
     domain = f"{'d' * 61}.{'d' * 61}.{'d' * 62}.de"
     email = f"{secrets.token_hex(32)}@{domain}"
@@ -177,6 +180,7 @@ async def test_an_email_is_trimmed(client: Client, paths: Paths, form: str) -> N
     assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
 
 
+@on_one_database
 async def test_an_endless_email_is_refused_without_delay(client: Client, paths: Paths) -> None:
     email = " " * 900_000 + "@example.com"
     for attempt, status in ((register, 400), (log_in, 401)):
@@ -185,6 +189,7 @@ async def test_an_endless_email_is_refused_without_delay(client: Client, paths: 
         assert time.process_time() - started < 0.2
 
 
+@on_one_database
 async def test_a_password_has_eight_characters_of_any_script(client: Client, paths: Paths) -> None:
     for short in ("", "Aa1", "Aa1-xyz", "Aa1😀😀😀😀"):
         answer = await register(client, paths, new_email(), short)
@@ -195,6 +200,7 @@ async def test_a_password_has_eight_characters_of_any_script(client: Client, pat
     assert (await log_in(client, paths, email, "Aa1😀😀😀😀😀")).status == 200
 
 
+@on_one_database
 @pytest.mark.parametrize("password", ["no-upper-case-1", "NO-LOWER-CASE-1", "No-digit-in-it", "        ", "12345678"])
 async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
     client: Client, paths: Paths, password: str
@@ -208,6 +214,7 @@ async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
         assert answer.body["details"] == [{"field": "password", "message": message}]
 
 
+@on_one_database
 @pytest.mark.parametrize(("longest", "one_more"), [("x" * 69, "x"), ("ä" * 34 + "x", "x"), ("😀" * 17 + "x", "ä")])
 async def test_a_password_over_72_bytes_is_refused_and_never_cut(
     client: Client, paths: Paths, longest: str, one_more: str
@@ -230,6 +237,7 @@ async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> Non
         assert (await log_in(client, paths, email, other)).status == 401
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "password",
     [
@@ -252,6 +260,7 @@ async def test_a_password_is_the_same_in_every_unicode_form(client: Client, path
         assert (await log_in(client, paths, email, compatible)).status == (200 if compatible in forms else 401)
 
 
+@on_one_database
 async def test_the_length_of_a_password_is_that_of_its_composed_form(client: Client, paths: Paths) -> None:
     answer = await register(client, paths, new_email(), unicodedata.normalize("NFD", "Aa1éééé"))
     assert (answer.status, answer.error) == (400, "Password must be at least 8 characters")
@@ -260,6 +269,7 @@ async def test_the_length_of_a_password_is_that_of_its_composed_form(client: Cli
     assert (await register(client, paths, new_email(), "Aa1" + "e\u0301" * 34)).status == 201
 
 
+@on_one_database
 async def test_an_endless_password_is_refused_without_delay(client: Client, paths: Paths) -> None:
     password = "Aa1-" + "\u0327\u0323" * 75_000  # putting its marks in order takes quadratic time
     for attempt, status in ((register, 400), (log_in, 401)):
@@ -285,6 +295,7 @@ async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
 
 
+@on_one_database
 async def test_logging_in_never_checks_strength(client: Client, paths: Paths) -> None:
     email = new_email()
     assert (await register(client, PATHS[0], email, "weak but long")).status == 201
@@ -303,6 +314,7 @@ async def test_a_failed_login_is_logged_with_its_reason_and_without_the_password
         assert wrong not in str(events)
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "text", ["\0", "\0Correct-horse-7", "Correct-horse-7\0", "Correct\0horse-7", "Correct-7\ud800"]
 )
@@ -318,6 +330,7 @@ async def test_an_email_or_a_password_with_a_nul_or_half_a_pair_is_refused(
         assert answer.status in (400, paths.contract.not_json_status)
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("body", "messages"),
     [
@@ -346,12 +359,14 @@ async def test_missing_and_mistyped_fields_are_named(
         assert answer.body["details"] == [{"field": field, "message": text} for field, text in messages.items()]
 
 
+@on_one_database
 async def test_all_faults_of_a_registration_are_told_at_once(client: Client, paths: Paths) -> None:
     answer = await register(client, paths, "a@", "short")
     assert answer.status == 400
     assert [detail["field"] for detail in answer.body["details"]] == ["email", "password"]
 
 
+@on_one_database
 async def test_fields_that_nobody_asked_for_are_ignored(client: Client, paths: Paths) -> None:
     body = {"email": new_email(), "password": PASSWORD, "id": "1", "password_hash": "x", "name": "Alice"}
     answer = await client.request("POST", paths.register, body)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import ORIGIN
+from tests.conftest import ORIGIN, on_one_database
 from tests.raw import chunk, chunked, connect, head
 
 if TYPE_CHECKING:
     from server.http.server import Server
     from tests.client import Answer, Client, Person
 
+pytestmark = on_one_database
 TASKS, REGISTER, LOGIN = "/tasks", "/auth/register", "/auth/login"
 DEFAULT_LIMIT = 1024 * 1024
 GOOD = b'"title": "x", "email": "somebody@example.com", "password": "Correct-horse-7"'

@@ -9,13 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.client import PASSWORD
+from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.client import Answer, Client, Paths
 
-pytestmark = pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")
+pytestmark = [on_one_database, pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")]
 behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
 
 

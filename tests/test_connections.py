@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from server.http.connection import HEAD_BYTES
 from server.http.exchange import DROPPED_BYTES
 from tests.client import PATHS
-from tests.conftest import ORIGIN
+from tests.conftest import ORIGIN, on_one_database
 from tests.processes import writes_locked
 from tests.raw import chunk, chunked, connect, head
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from server.http.server import Server
     from tests.client import Answer, Client, Person
 
+pytestmark = on_one_database
 TASKS = "/tasks"
 HEAD = b"GET /health HTTP/1.1\r\nHost: a\r\n"
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.client import PASSWORD
-from tests.conftest import ORIGIN
+from tests.conftest import ORIGIN, on_one_database
 from tests.raw import connect, head
 from tests.test_routes import ALLOW, PATTERNS, path_of
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from server.services import Services
     from tests.client import Answer, Client, Paths, Person
 
+pytestmark = on_one_database
 FROM_FRONTEND = {"Origin": ORIGIN}
 PREFLIGHT = {**FROM_FRONTEND, "Access-Control-Request-Method": "PUT"}
 

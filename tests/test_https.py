@@ -7,10 +7,13 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import on_one_database
+
 if TYPE_CHECKING:
     from server.services import Services
     from tests.client import Client
 
+pytestmark = on_one_database
 HSTS = "Strict-Transport-Security"
 HTTP = {"X-Forwarded-Proto": "http"}
 HTTPS = {"X-Forwarded-Proto": "https"}

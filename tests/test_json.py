@@ -9,6 +9,7 @@ import pytest
 
 from server.api.schemas import BODIES, Schema
 from server.http.json_body import MAX_VALUES, parse_json
+from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
     from tests.client import Answer, Paths, Person
@@ -31,6 +32,7 @@ def outcome(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.error
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "body",
     [
@@ -125,6 +127,7 @@ def test_no_body_holds_the_event_loop(name: str) -> None:
         assert min(seconds(schema) for _ in range(3)) < 0.03
 
 
+@on_one_database
 @pytest.mark.parametrize("value", [None, True, 1, -0.5, "x", "", [], [{"title": "x"}]])
 async def test_json_that_is_no_object_breaks_the_schema(alice: Person, paths: Paths, value: object) -> None:
     for path in (paths.tasks, paths.register, paths.login):

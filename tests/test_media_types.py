@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import on_one_database
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
     from tests.client import Person
 
+pytestmark = on_one_database
 TASKS, REGISTER = "/tasks", "/auth/register"
 JSON = {"Content-Type": "application/json"}
 GOOD = b'"title": "x", "email": "somebody@example.com", "password": "Correct-horse-7"'

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.client import PASSWORD, PATHS
-from tests.conftest import ORIGIN
+from tests.conftest import ORIGIN, on_one_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,7 @@ either_action = pytest.mark.parametrize(
 )
 
 
+@on_one_database
 @either_action
 async def test_attempts_over_the_limit_are_refused(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
     for _ in range(3):
@@ -71,6 +72,7 @@ async def test_attempts_over_the_limit_are_refused(client: Client, paths: Paths,
         assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
 
 
+@on_one_database
 @either_action
 async def test_both_contracts_count_together(client: Client, attempt: Attempt, usual: int) -> None:
     for paths in (TODO, TASKS, TODO):
@@ -79,6 +81,7 @@ async def test_both_contracts_count_together(client: Client, attempt: Attempt, u
         assert_refused(await attempt(client, paths))
 
 
+@on_one_database
 async def test_registrations_and_logins_count_apart(client: Client, paths: Paths) -> None:
     for _ in range(3):
         assert (await register(client, paths)).status == 201
@@ -88,6 +91,7 @@ async def test_registrations_and_logins_count_apart(client: Client, paths: Paths
     assert_refused(await log_in_unknown(client, paths))
 
 
+@on_one_database
 @pytest.mark.settings(MAX_BODY_BYTES="100")
 async def test_attempts_count_and_are_refused_before_their_body_is_looked_at(client: Client, paths: Paths) -> None:
     faults = (
@@ -103,6 +107,7 @@ async def test_attempts_count_and_are_refused_before_their_body_is_looked_at(cli
             assert_refused(await client.request("POST", path, headers={"Content-Type": media_type}, body=body))
 
 
+@on_one_database
 @either_action
 async def test_only_attempts_count(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
     path = paths.register if attempt is register else paths.login
@@ -127,6 +132,7 @@ async def test_tasks_are_not_limited(client: Client, alice: Person, paths: Paths
     assert (await client.request("GET", "/health")).status == 200
 
 
+@on_one_database
 @either_action
 @pytest.mark.settings(AUTH_RATE_LIMIT="off")
 async def test_limits_can_be_switched_off(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
@@ -141,6 +147,7 @@ async def test_switched_off_a_wrong_password_is_only_wrong(client: Client, alice
     assert (await log_in(client, paths, alice.email, PASSWORD, "192.0.2.1")).status == 200
 
 
+@on_one_database
 @pytest.mark.settings(AUTH_RATE_LIMIT="2/second")
 async def test_the_window_moves_on(client: Client) -> None:
     started = time.monotonic()
@@ -156,6 +163,7 @@ async def test_the_window_moves_on(client: Client) -> None:
     assert time.monotonic() - started >= 1
 
 
+@on_one_database
 async def test_each_attempt_is_forgotten_a_window_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     now = start = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
@@ -256,6 +264,7 @@ async def test_logins_on_one_email_do_not_wait_for_each_others_deadline(client: 
 # The log.
 
 
+@on_one_database
 @either_action
 async def test_a_refusal_is_logged_with_its_reason(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
     with capture_logs() as events:

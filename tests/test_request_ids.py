@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import on_one_database
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
     from tests.client import Client
+
+pytestmark = on_one_database
 
 
 @pytest.mark.parametrize("given", ["a", "0", "._-", "A-Za-z0-9._-", "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11", "x" * 128])

@@ -10,7 +10,7 @@ import pytest
 
 from server.routes import ROUTES
 from tests.client import PATHS
-from tests.conftest import ORIGIN
+from tests.conftest import ORIGIN, on_one_database
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def test_every_route_is_known_to_this_test_and_there_once() -> None:
     assert len(PATTERNS) == len(set(PATTERNS))
 
 
+@on_one_database
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern not in PUBLIC])
 async def test_nothing_but_the_public_routes_answers_without_a_token(client: Client, pattern: str) -> None:
     for method in set(ALLOW[pattern].split(", ")) - {"OPTIONS"}:
@@ -63,6 +64,7 @@ async def test_nothing_but_the_public_routes_answers_without_a_token(client: Cli
             assert answer.error == "Unauthorized"
 
 
+@on_one_database
 @pytest.mark.parametrize("pattern", PATTERNS)
 async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Client, pattern: str) -> None:
     for method in set(METHODS) - set(ALLOW[pattern].split(", ")):
@@ -73,12 +75,14 @@ async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Cl
             assert answer.body == {"error": "Method not allowed"}
 
 
+@on_one_database
 async def test_a_path_of_many_segments_is_not_found_as_fast_as_any(client: Client) -> None:
     started = time.process_time()
     assert outcome(await client.request("GET", "/%41" * 15_000)) == (404, "Not found")
     assert time.process_time() - started < 0.03
 
 
+@on_one_database
 @pytest.mark.parametrize("path", ["/health", "/tasks", "/nowhere"])
 @pytest.mark.parametrize("method", NO_METHODS)
 async def test_a_method_that_is_not_registered_for_http_is_not_implemented(
@@ -91,6 +95,7 @@ async def test_a_method_that_is_not_registered_for_http_is_not_implemented(
     assert answer.headers["Connection"] == "close"
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "path",
     ["/%74asks", "/%61pi/task%73", "/tasks?x=%", "http://localhost/tasks", "HTTP://other.example:80/tasks?page=1"],
@@ -105,6 +110,7 @@ async def test_every_form_of_a_known_path_is_found(alice: Person, path: str) -> 
         assert (await alice.request("GET", f"/tasks/{escaped}")).body["task"] == task
 
 
+@on_one_database
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "{tasks}", "{tasks}?page=1", "{tasks}/{id}", "{tasks}/x"])
 async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str) -> None:
     task = await alice.create(paths)
@@ -120,6 +126,7 @@ async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str
     assert by_head.body is None
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "path",
     [
@@ -151,6 +158,7 @@ async def test_unknown_paths_are_not_found_by_anybody_with_any_method(client: Cl
             assert outcome(await client.request(method, path, token=token)) == (404, "Not found")
 
 
+@on_one_database
 async def test_the_server_as_a_whole_is_no_path(client: Client) -> None:
     async with connect(client) as connection:
         await connection.send(head("OPTIONS", "*"))
@@ -177,6 +185,7 @@ GZIP = {"Content-Encoding": "gzip"}
 WORST = {"Content-Type": "text/plain", "X-Forwarded-Proto": "http"}
 
 
+@on_one_database
 @pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1", MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="2/minute")
 @pytest.mark.parametrize(
     "faulty",
@@ -217,6 +226,7 @@ async def test_of_several_faults_the_first_in_order_is_told(
     assert answer.error.startswith(faulty.error)
 
 
+@on_one_database
 async def test_errors_say_nothing_of_the_inside(client: Client) -> None:
     for method, path in (("GET", "/nowhere"), ("PATCH", "/health"), ("GET", "/tasks")):
         answer = await client.request(method, path)

@@ -15,6 +15,7 @@ from server.api.contracts import TODO
 from server.api.schemas import SCHEMAS
 from server.config import SQLITE_PREFIX
 from tests.client import PATHS
+from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,7 @@ async def test_a_title_is_stored_trimmed(alice: Person, paths: Paths) -> None:
     assert (await alice.create(paths, "\u2003 Buy milk\t\n"))["title"] == "Buy milk"
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"title": WHITESPACE}, {"description": "x"}]
 )
@@ -119,6 +121,7 @@ async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(
         assert (answer.status, answer.error) == (400, f"{field.capitalize()} must be at most {limit} characters")
 
 
+@on_one_database
 @pytest.mark.parametrize("field", ["title", "description"])
 async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Paths, field: str) -> None:
     task = await alice.create(paths)
@@ -130,6 +133,7 @@ async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Path
     assert await alice.list(paths) == [task]
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -149,6 +153,7 @@ async def test_values_of_the_wrong_type_are_named(alice: Person, paths: Paths, b
     assert [detail["field"] for detail in answer.body["details"]] == [field]
 
 
+@on_one_database
 @pytest.mark.parametrize("completed", [None, 1, 0, "true", []])
 async def test_completed_is_a_boolean(alice: Person, paths: Paths, completed: Any) -> None:
     task = await alice.create(paths)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from server.security.tokens import TokenRejected, Tokens
 from tests.client import PASSWORD, PATHS
-from tests.conftest import ORIGIN, SECRET
+from tests.conftest import ORIGIN, SECRET, on_one_database
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
 # What is accepted.
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "changes",
     [
@@ -137,6 +138,7 @@ async def test_an_id_is_the_same_in_upper_case(client: Client, alice: Person, pa
     assert made.body["task"]["user_id"] == alice.id
 
 
+@on_one_database
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
 async def test_the_scheme_is_taken_in_any_case(client: Client, alice: Person, paths: Paths, scheme: str) -> None:
     assert (await list_tasks(client, paths, f"{scheme} {alice.token}")).status == 200
@@ -239,6 +241,7 @@ HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
 }
 
 
+@on_one_database
 @pytest.mark.parametrize(("make_token", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_any_other_token_is_refused_and_the_log_says_why(
     client: Client, alice: Person, make_token: Callable[[str], str], reason: str
@@ -251,11 +254,13 @@ async def test_any_other_token_is_refused_and_the_log_says_why(
     assert len(token) < 10 or token not in str(events)
 
 
+@on_one_database
 @pytest.mark.parametrize("exp", [True, False])
 async def test_an_expiry_is_no_boolean(client: Client, alice: Person, paths: Paths, exp: Any) -> None:
     assert_unauthorized(await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, exp=exp))}"))
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("form", "reason"),
     [
@@ -280,12 +285,14 @@ async def test_a_good_token_needs_its_scheme(
     assert reasons(events) == [reason]
 
 
+@on_one_database
 async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
     for method in ("GET", "POST"):
         answer = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
         assert_unauthorized(answer, invalid_token=False)
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("method", "item"), [("POST", ""), ("GET", "/x"), ("PUT", "/x"), ("DELETE", "/x"), ("HEAD", "")]
 )
@@ -303,6 +310,7 @@ async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
+@on_one_database
 async def test_two_authorization_headers_are_refused(client: Client, alice: Person, bob: Person, paths: Paths) -> None:
     for second in (alice.token, bob.token, "x"):
         async with connect(client) as connection:
@@ -310,6 +318,7 @@ async def test_two_authorization_headers_are_refused(client: Client, alice: Pers
             assert_unauthorized(await connection.read_answer())
 
 
+@on_one_database
 @pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
 async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
     for answer in (
