@@ -107,8 +107,9 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         try:
-            for port in self.ports:
-                await self.start(port)
+            async with asyncio.TaskGroup() as starting:
+                for port in self.ports:
+                    starting.create_task(self.start(port))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -165,27 +166,15 @@ def every_kind(item: str) -> Iterator[tuple[str, str, Any, str]]:
         yield *kinds[number % len(kinds)], f"{time.monotonic()} task {number}"
 
 
-class Leisurely(Caller):
-    """A client that thinks for a while before each request."""
-
-    pause_seconds = 0.0
-
-    async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
-        await asyncio.sleep(self.pause_seconds)
-        return await super().call(method, path, value, name)
-
-
 @asynccontextmanager
-async def under_load(front: Nginx, pause_seconds: float = 0) -> AsyncIterator[Load]:
-    """Let clients send requests, each on a connection that it keeps, and after a pause."""
+async def under_load(front: Nginx) -> AsyncIterator[Load]:
+    """Let clients send requests, each on a connection that it keeps."""
     async with client_of(front.port) as client:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
     requests = every_kind(f"/api/tasks/{task['id']}")
     load = Load()
-    callers = [Leisurely(front.port, alice.token) for _ in range(CLIENTS)]
-    for caller in callers:
-        caller.pause_seconds = pause_seconds
+    callers = [Caller(front.port, alice.token) for _ in range(CLIENTS)]
     load.start(callers, lambda: next(requests), limit=1_000_000)
     try:
         yield load

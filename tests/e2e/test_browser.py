@@ -64,6 +64,7 @@ def assert_refused(answer: Answer, status: int, error: str) -> None:
     assert answer.headers["X-Request-ID"]
 
 
+@on_postgresql
 async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, environment: dict[str, str]) -> None:
     async with used_by_a_frontend(tmp_path, environment) as (frontend, process):
         email, _ = await sign_up(frontend)
@@ -100,6 +101,7 @@ async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, envir
         assert 304 in {request["status"] for request in requests}, "the browser keeps no answer"
 
 
+@on_postgresql
 async def test_a_frontend_can_read_every_refusal(tmp_path: Path, environment: dict[str, str]) -> None:
     async with used_by_a_frontend(tmp_path, environment, AUTH_RATE_LIMIT="3/minute") as (frontend, _):
         email, token = await sign_up(frontend)
@@ -272,16 +274,6 @@ async def test_the_documentation_runs_no_script_from_elsewhere(tmp_path: Path, e
         assert await docs.page.evaluate("typeof x") == "undefined"
         (complaint,) = docs.complaints
         assert "Content Security Policy" in complaint
-
-
-@on_postgresql
-async def test_the_documentation_works_below_a_path(tmp_path: Path, environment: dict[str, str]) -> None:
-    async with (
-        browsing() as context,
-        serving(tmp_path, environment) as (_, client),
-        proxy(client.port, "backend/") as base,
-    ):
-        await assert_works(await Docs.open(context, base), base)
 
 
 @on_postgresql

@@ -1,25 +1,21 @@
-"""Many processes behind nginx are one server: the API's own tests pass, limits count in all, and headers arrive."""
+"""Many processes behind nginx are one server: limits count in all, and headers arrive."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import re
 import ssl
-import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import pytest
 
 from tests.client import PASSWORD, PATHS
 from tests.e2e.browser import self_signed
-from tests.e2e.cluster import CLIENTS, PROCESSES, deployed, failed, nginx, under_load
+from tests.e2e.cluster import CLIENTS, PROCESSES, deployed, nginx
 from tests.faults.load import Caller, Load
-from tests.processes import PROJECT, client_of
+from tests.processes import client_of
 from tests.raw import Connection, head
 
 if TYPE_CHECKING:
@@ -28,52 +24,9 @@ if TYPE_CHECKING:
 
     from tests.e2e.cluster import Nginx
 
-SUITE_SECONDS = 90
-PAUSE_SECONDS = 0.5  # of each of the clients beside it; without one the suite would take minutes
 MEBIBYTE = 1024 * 1024
 
 pytestmark = pytest.mark.usefixtures("io_loop")
-
-
-def modules() -> list[Path]:
-    """Return the modules of tests that start no processes of their own."""
-    found = sorted((PROJECT / "tests").glob("test_*.py"))
-    return [module for module in found if "tests.processes" not in module.read_text("utf-8")]
-
-
-async def run_suite(port: int, results: Path) -> dict[str, int]:
-    """Run the tests of the API on a server on this port, and return how many did what."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", f"--junitxml={results}"),
-        *modules(),
-        cwd=PROJECT,
-        env={**os.environ, "PYTEST_PLUGINS": "tests.e2e.running_server", "TEST_SERVER_PORT": str(port)},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(SUITE_SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, output.decode()[-10_000:]
-    suite = ElementTree.parse(results).getroot()[0]
-    counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
-    return counts | {"left_out": int(re.findall(rb"([0-9]+) deselected", output)[-1])}
-
-
-@pytest.mark.timeout(seconds=SUITE_SECONDS + 30)
-async def test_the_suite_of_the_api_passes_under_load(tmp_path: Path, report: Callable[..., None]) -> None:
-    async with deployed(tmp_path) as everything:
-        async with under_load(everything.nginx, PAUSE_SECONDS) as load:
-            counts = await run_suite(everything.nginx.port, tmp_path / "results.xml")
-        report(**counts, requests_of_the_load=len(load.outcomes), failed=len(failed(load.outcomes)))
-        assert counts["tests"] > 600
-        assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
-        assert len(load.outcomes) > CLIENTS
-        assert not failed(load.outcomes)
 
 
 async def test_a_limit_lets_as_many_through_as_it_says_in_all_processes_together(

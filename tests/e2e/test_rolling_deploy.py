@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.faults.parts import Postgres
 
 REPLACEMENTS = 5
-REPLACEMENT_SECONDS = 2
+REPLACEMENT_SECONDS = 1
 KILLS = 2
 NOTICE_SECONDS = 0.1  # in which nginx may still choose a connection to a process that is gone
 BETWEEN = 300  # answers
@@ -51,6 +51,7 @@ async def test_a_rolling_deploy_fails_no_request(tmp_path: Path, report: Callabl
         assert_stored(load, everything.database)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=120)
 async def test_a_killed_process_loses_what_it_had_in_flight_and_nothing_else(
     tmp_path: Path, report: Callable[..., None]

@@ -29,43 +29,31 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 SLACK_SECONDS = 0.1  # a busy machine's
 
 
-async def test_the_limit_gets_through_two_processes_together(tmp_path: Path) -> None:
-    port = free_port()
-    async with redis(tmp_path, port), servers(tmp_path, f"redis://127.0.0.1:{port}/3") as both:
-        for i in range(3):
-            assert await both.let_in(f"192.0.2.{i}") == all_of(1)
-        refused = await both.attempt(1, "192.0.2.0")
-        assert 1 <= int(refused.headers["Retry-After"]) <= 60
-        assert both.events("unavailable") == [[], []]
-
-
-async def test_failed_logins_of_an_email_are_counted_together(tmp_path: Path) -> None:
-    port = free_port()
-    async with redis(tmp_path, port), servers(tmp_path, f"redis://127.0.0.1:{port}") as both:
-        value = {"email": Client.new_email("somebody"), "password": PASSWORD}
-        statuses = []
-        for i in range(LIMIT + 2):
-            headers = {"X-Forwarded-For": f"192.0.2.{i}"}
-            answer = await both.both[i % 2][1].request("POST", PATHS[i % 2].login, value, headers=headers)
-            statuses.append(answer.status)
-        assert statuses == [401] * LIMIT + [429] * 2
-
-
-async def test_keys_have_a_prefix_and_expire(tmp_path: Path) -> None:
+async def test_two_processes_count_together_under_keys_that_have_a_prefix_and_expire(tmp_path: Path) -> None:
     port = free_port()
     async with (
         redis(tmp_path, port),
-        servers(tmp_path, f"redis://127.0.0.1:{port}") as both,
-        Redis(port=port) as client,
+        servers(tmp_path, f"redis://127.0.0.1:{port}/3") as both,
+        Redis(port=port, db=3) as client,
     ):
-        await both.let_in("192.0.2.1")
+        assert await both.let_in("192.0.2.1") == all_of(1)
+        refused = await both.attempt(1, "192.0.2.1")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
         keys = await client.keys()
         assert len(keys) == 1 + LIMIT  # the address, and the emails that failed
         for key in keys:
             assert key.startswith(b"todo-api:")
             assert 0 < await client.ttl(key) <= 60
+        value = {"email": Client.new_email("somebody"), "password": PASSWORD}
+        statuses = []
+        for i in range(LIMIT + 2):
+            headers = {"X-Forwarded-For": f"198.51.100.{i}"}
+            answer = await both.both[i % 2][1].request("POST", PATHS[i % 2].login, value, headers=headers)
+            statuses.append(answer.status)
+        assert statuses == [401] * LIMIT + [429] * 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_while_redis_is_unavailable_limits_go_on_in_memory(
     tmp_path: Path, number: signal.Signals, report: Callable[..., None]
@@ -120,7 +108,7 @@ async def test_a_stall_of_the_event_loop_is_not_a_failure_of_redis(tmp_path: Pat
     outcomes: list[object] = []
     async with redis(tmp_path, port):
         with capture_logs() as events:
-            for _ in range(6):
+            for _ in range(4):
                 attempt = asyncio.create_task(limiter.count_attempt("login", "192.0.2.1"))
                 await asyncio.sleep(0)  # the call has begun
                 if hold_gil:
@@ -129,12 +117,11 @@ async def test_a_stall_of_the_event_loop_is_not_a_failure_of_redis(tmp_path: Pat
                     time.sleep(0.6)  # noqa: ASYNC251
                 outcomes += await asyncio.gather(attempt, return_exceptions=True)
         await limiter.close()
-    assert [type(outcome) for outcome in outcomes] == [NoneType] * 3 + [TooManyRequests] * 3
+    assert [type(outcome) for outcome in outcomes] == [NoneType] * 3 + [TooManyRequests]
     assert {event["event"] for event in events} == {"rate_limited"}
 
 
-@pytest.mark.parametrize("command", ["SET", "LPUSH", "SADD"])
-async def test_keys_of_another_type_cost_exactness_and_no_request(tmp_path: Path, command: str) -> None:
+async def test_keys_with_other_values_cost_exactness_and_no_request(tmp_path: Path) -> None:
     port = free_port()
     async with (
         redis(tmp_path, port),
@@ -144,8 +131,7 @@ async def test_keys_of_another_type_cost_exactness_and_no_request(tmp_path: Path
         assert await both.let_in("192.0.2.1") == all_of(1)
         for key in await client.keys():
             await client.delete(key)
-            values = ["not a time"] * (1 if command == "SET" else LIMIT)
-            await client.execute_command(command, key, *values)  # type: ignore[no-untyped-call]
+            await client.execute_command("LPUSH", key, *["not a time"] * LIMIT)  # type: ignore[no-untyped-call]
         assert await both.let_in("192.0.2.1") == all_of(2)
         await both.recovered()
         assert await both.let_in("192.0.2.2") == all_of(1)
@@ -172,28 +158,13 @@ async def test_a_frozen_redis_does_not_hold_the_end(tmp_path: Path) -> None:
         assert time.perf_counter() - began < 5
 
 
-async def test_a_redis_that_comes_after_the_start_is_used(tmp_path: Path) -> None:
-    port = free_port()
-    async with servers(tmp_path, f"redis://127.0.0.1:{port}") as both:
-        assert await both.let_in("192.0.2.1") == all_of(2)
-        async with redis(tmp_path, port):
-            await both.recovered()
-            assert await both.let_in("192.0.2.2") == all_of(1)
-
-
 @pytest.mark.parametrize(
     ("spoil", "restore", "reason"),
     [
         (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "used memory"),
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only"),
-        (
-            ("CONFIG", "SET", "maxclients", "1"),
-            ("CONFIG", "SET", "maxclients", "99"),
-            "",
-        ),  # it may close without a word
         (("CONFIG", "SET", "requirepass", REDIS_PASSWORD), None, "invalid username-password pair"),
     ],
-    ids=["full", "read-only", "crowded", "locked"],
+    ids=["full", "locked"],
 )
 async def test_a_redis_that_refuses_is_unavailable(
     tmp_path: Path, spoil: tuple[str, ...], restore: tuple[str, ...] | None, reason: str

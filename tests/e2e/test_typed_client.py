@@ -11,6 +11,7 @@ import pytest
 
 from server.api.contracts import TODO
 from server.routes import ROUTES
+from tests.conftest import on_one_database
 from tests.e2e.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
 from tests.processes import serving
 
@@ -30,6 +31,7 @@ async def generate_types(client: Client, folder: Path) -> None:
     await run(str(PACKAGES / ".bin" / program), *arguments, folder=folder)
 
 
+@on_one_database
 async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -78,7 +80,7 @@ async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
     assert todo | {("GET", "/health")} <= used
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_one_database
 async def test_each_mistake_in_a_typed_program_is_found_by_the_compiler(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
