@@ -1,6 +1,6 @@
 # `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-compile
 
 .PHONY: help run test e2e faults bench check lock schema
 
