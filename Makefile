@@ -1,6 +1,8 @@
 # `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-compile
+# Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
+IN_TWO = --numprocesses=2 --dist=loadfile
 
 .PHONY: help run test e2e faults bench check lock schema
 
@@ -19,10 +21,10 @@ test: .venv/test ## run every test, on SQLite and on PostgreSQL
 	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
 e2e: .venv/e2e ## test with a browser, generated clients and other strangers, and many processes behind nginx
-	.venv/bin/python -m pytest tests/e2e $(ARGS)
+	.venv/bin/python -m pytest tests/e2e $(IN_TWO) $(ARGS)
 
 faults: .venv/faults ## break the server's parts under load, and check what it promises
-	.venv/bin/python -m pytest tests/faults $(ARGS)
+	.venv/bin/python -m pytest tests/faults $(IN_TWO) $(ARGS)
 
 bench: .venv/bench ## measure beside peers and floors, and write docs/performance.md; QUICK=1 only sees that it works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run

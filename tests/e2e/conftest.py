@@ -1,5 +1,5 @@
-"""Figures go into the run's report, as those of the tests of faults do."""
+"""Figures go into the run's report, and tests run alone, as those of faults do."""
 
-from tests.faults.conftest import pytest_terminal_summary, report
+from tests.faults.conftest import machine, pytest_terminal_summary, report
 
-__all__ = ["pytest_terminal_summary", "report"]
+__all__ = ["machine", "pytest_terminal_summary", "report"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack
+from fcntl import LOCK_EX, LOCK_SH, flock
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +13,22 @@ import pytest
 from tests.conftest import ORIGIN, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-FIGURES = pytest.StashKey[dict[str, object]]()
+
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no other worker run a test while one runs that is marked ``alone``, because it measures latencies."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp().parent  # the workers share it
+    with ExitStack() as stack:
+        turn = stack.enter_context((folder / "machine").open("w"))
+        with (folder / "queue").open("w") as queue:  # else a test that wants to be alone might wait for all others
+            flock(queue, LOCK_EX)
+            flock(turn, LOCK_EX if request.node.get_closest_marker("alone") else LOCK_SH)
+        yield
 
 
 @pytest.fixture
@@ -27,20 +43,20 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Keep a figure of a run: printed at its end."""
-    figures = request.config.stash.setdefault(FIGURES, {})
+def report(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Keep figures of a run, which are printed at its end."""
 
     def keep(**values: object) -> None:
         for name, value in values.items():
             record_property(name, value)
-            figures[f"{request.node.name}: {name}"] = value
 
     return keep
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
     terminalreporter.section("figures")
-    for name, value in config.stash.get(FIGURES, {}).items():
-        terminalreporter.line(f"{name} = {json.dumps(value)}")
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if report.when == "call":
+            for name, value in report.user_properties:
+                terminalreporter.line(f"{report.head_line}: {name} = {json.dumps(value)}")

@@ -31,6 +31,7 @@ CROWD = 250
 AT_ONCE_SECONDS = 2  # for a crowd that arrives in one moment
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=180)
 @pytest.mark.usefixtures("io_loop")
 async def test_lists_stay_fast_while_fifty_clients_log_in(

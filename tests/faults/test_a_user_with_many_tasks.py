@@ -42,6 +42,7 @@ async def make_people(server: Server, database: Postgres) -> tuple[Person, Perso
     return alice, bob
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=180)
 async def test_others_do_not_notice_who_lists_a_hundred_thousand_tasks(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
@@ -96,6 +97,7 @@ async def test_others_do_not_notice_who_lists_a_hundred_thousand_tasks(
     assert peak - idle < MEGABYTES
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=120)
 async def test_a_page_is_cheap(environment: dict[str, str], tmp_path: Path, report: Callable[..., None]) -> None:
     async with postgres() as database, running(tmp_path, environment | {"DATABASE_URL": database.url}) as server:
@@ -113,6 +115,7 @@ async def test_a_page_is_cheap(environment: dict[str, str], tmp_path: Path, repo
     assert median(page.seconds for page in pages) < 0.05
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=120)
 async def test_clients_that_stop_reading_hold_no_connection_and_little_memory(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]

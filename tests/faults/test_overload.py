@@ -80,6 +80,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=120)
 async def test_five_hundred_clients_share_ten_connections_fairly(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]

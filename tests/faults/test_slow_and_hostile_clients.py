@@ -74,6 +74,7 @@ def open_connections(server: Server) -> int:
     return sum(connection.status == "ESTABLISHED" and connection.laddr.port == server.port for connection in found)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(seconds=150)
 async def test_others_are_served_as_fast_as_ever(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
