@@ -13,6 +13,7 @@ import orjson
 import structlog
 from tornado.web import Application
 
+from server import logs
 from server.api.openapi import build
 from server.config import SQLITE_PREFIX
 from server.database import Database, DatabaseRefused, DatabaseUnavailable, QueryError
@@ -95,6 +96,7 @@ async def serve(config: Config) -> None:
         await stopping.wait()
         if await server.drain(config.shutdown_seconds):
             log.info("server_stopped")
+            logs.flush(logs.FLUSH_SECONDS)
             os._exit(0)  # a thread inside a statement or a hash cannot be stopped
         await services.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -13,12 +12,16 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from server import clock
+from server.log_writer import LineWriter
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 
+FLUSH_SECONDS = 0.5  # that the end of the process waits for the reader of the log
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is handled
+_writer = LineWriter()
 
 
 def configure(level: str, line_format: str) -> None:
@@ -28,7 +31,6 @@ def configure(level: str, line_format: str) -> None:
         level: the least severe level that is written, a name of the ``logging`` module in lower case.
         line_format: ``json``, or ``console`` for people.
     """
-    output = cast("TextIO", _Output())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         _name_request,
@@ -39,10 +41,11 @@ def configure(level: str, line_format: str) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(output),
+        logger_factory=lambda *_: _writer,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(output)
+    handler = logging.StreamHandler(cast("TextIO", _writer))
+    handler.terminator = ""
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -52,26 +55,13 @@ def configure(level: str, line_format: str) -> None:
     # Below warnings other libraries quote what they handle: headers with tokens in them, statements with hashes.
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.captureWarnings(capture=True)
+    if not _writer.is_alive():
+        _writer.start()
 
 
-class _Output:
-    """Standard output in UTF-8; when its reader is gone, requests are still answered."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stdout
-        self._lost = False
-
-    def write(self, text: str) -> None:
-        try:
-            self._stream.buffer.write(text.encode("utf-8", "backslashreplace"))
-            self._stream.buffer.flush()
-        except OSError as error:
-            if not self._lost:
-                sys.stderr.write(f"log lines are lost: {error}\n")
-            self._lost = True
-
-    def flush(self) -> None:
-        """Do nothing; each line is written through."""
+def flush(seconds: float) -> None:
+    """Wait at most this many seconds until every line is written, or less if the reader takes none."""
+    _writer.wait(seconds)
 
 
 def _name_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

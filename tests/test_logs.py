@@ -416,6 +416,7 @@ def configured(level: str = "info", line_format: str = "json") -> Iterator[None]
     try:
         yield
     finally:
+        logs.flush(10)
         logging.captureWarnings(capture=False)
         structlog.configure(**ours)
         root.handlers[:] = handlers
@@ -424,9 +425,9 @@ def configured(level: str = "info", line_format: str = "json") -> Iterator[None]
             logging.getLogger(name).setLevel(its_level)
 
 
-def only_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def only_line(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """Return what was written, which is one line on standard output."""
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.err == ""
     assert captured.out.count("\n") == 1
     line: dict[str, Any] = json.loads(captured.out)
@@ -434,7 +435,7 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("line_format", ["json", "console"])
-def test_a_stack_trace_has_no_variables(capsys: pytest.CaptureFixture[str], line_format: str) -> None:
+def test_a_stack_trace_has_no_variables(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
 
     def fail(secret: str) -> None:
         raise RuntimeError(len(secret))
@@ -444,18 +445,18 @@ def test_a_stack_trace_has_no_variables(capsys: pytest.CaptureFixture[str], line
             fail("a variable " + "of a frame")
         except RuntimeError:
             structlog.get_logger().exception("internal_error")
-    written = capsys.readouterr().out
+    written = capfd.readouterr().out
     assert "RuntimeError" in written
     assert "a variable of a frame" not in written
 
 
 @pytest.mark.parametrize("name", ["tornado.application", "tornado.general", "asyncio", "aiopg", "concurrent.futures"])
-def test_records_of_other_libraries_have_the_same_form(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_records_of_other_libraries_have_the_same_form(capfd: pytest.CaptureFixture[str], name: str) -> None:
     with configured():
         token = logs.request_id.set("the-request")
         logging.getLogger(name).warning("%s\nlines", "two")
         logs.request_id.reset(token)
-    line = only_line(capsys)
+    line = only_line(capfd)
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "two\nlines", "level": "warning", "logger": name, "request_id": "the-request"}
 
@@ -465,13 +466,13 @@ def fail(value: str) -> None:
     raise ValueError(len(value))
 
 
-def test_a_record_with_an_exception_has_its_stack_trace_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_with_an_exception_has_its_stack_trace_as_data(capfd: pytest.CaptureFixture[str]) -> None:
     with configured():
         try:
             fail("a-local-variable")
         except ValueError:
             logging.getLogger("asyncio").exception("Task exception was never retrieved")
-    line = only_line(capsys)
+    line = only_line(capfd)
     assert line["request_id"] is None
     (exception,) = line["exception"]
     assert (exception["exc_type"], exception["exc_value"]) == ("ValueError", "16")
@@ -479,11 +480,11 @@ def test_a_record_with_an_exception_has_its_stack_trace_as_data(capsys: pytest.C
     assert "a-local-variable" not in json.dumps(line)
 
 
-def test_a_warning_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     with configured(), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("mind the gap", stacklevel=1)
-    line = only_line(capsys)
+    line = only_line(capfd)
     assert (line["level"], line["logger"]) == ("warning", "py.warnings")
     assert "mind the gap" in line["event"]
 
@@ -491,15 +492,15 @@ def test_a_warning_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "value", ["\ud800", "\u2028\x85\x00\n\r", 2**70, float("nan"), b"\xff", object(), {1: {2}}, [("x", None)]]
 )
-def test_whatever_is_logged_is_one_json_object(capsys: pytest.CaptureFixture[str], value: object) -> None:
+def test_whatever_is_logged_is_one_json_object(capfd: pytest.CaptureFixture[str], value: object) -> None:
     with configured():
         structlog.get_logger().info("odd", value=value)
-    assert only_line(capsys)["event"] == "odd"
+    assert only_line(capfd)["event"] == "odd"
 
 
-def test_levels_below_the_threshold_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_levels_below_the_threshold_are_not_written(capfd: pytest.CaptureFixture[str]) -> None:
     with configured("error"):
         structlog.get_logger().warning("ours")
         logging.getLogger("tornado.application").warning("theirs")
         structlog.get_logger().error("this one")
-    assert only_line(capsys)["event"] == "this one"
+    assert only_line(capfd)["event"] == "this one"

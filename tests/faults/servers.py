@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ class Server:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log's lines, all or those of an event; a line that is none fails here."""
+        time.sleep(0.1)  # the server gathers lines for a moment before it writes them
         lines = (self.folder / "server.jsonl").read_bytes().split(b"\n")
         events = [json.loads(line) for line in lines[:-1]]
         return [event for event in events if name in (None, event["event"])]

@@ -1,0 +1,102 @@
+"""The log's way to standard output: a thread of its own, so that no reader of the log can hold up a request."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+import structlog
+
+from server import clock
+
+QUEUE_BYTES = 1024 * 1024  # some 3,000 requests
+BATCH_SECONDS = 0.01  # in which lines gather; a thread that wakes up for each of them costs the event loop more
+RETRY_SECONDS = 0.5  # after standard output has failed
+STALL_SECONDS = 0.5  # without a byte written, after which the end of the process does not wait for the reader
+STANDARD_OUTPUT = 1
+
+log = structlog.get_logger()
+
+
+class LineWriter(threading.Thread):
+    """Writes lines in their order, many with one call.
+
+    Lines that find the queue full are dropped and counted; the count is logged once the reader takes lines again. A
+    write that fails (no reader, no room on the disk) is tried again, so that a line which was written in part is
+    completed. The thread may block in a write: other processes share the descriptor's ``O_NONBLOCK``, so it is not
+    ours to set. Nothing can stop such a thread, so it is a daemon.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="log", daemon=True)
+        self._lock = threading.RLock()  # a warning of the garbage collector may come while a line is queued
+        self._queued = threading.Condition(self._lock)
+        self._queue: list[bytes] = []
+        self._queue_bytes = 0
+        self._dropped = 0
+        self._dropped_since = ""
+        self._writing = False
+        self._failing = False
+        self._written_at = 0.0
+
+    def write(self, line: str) -> None:
+        """Queue a line, which has no line end yet."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        with self._lock:
+            if self._queue_bytes + len(data) > QUEUE_BYTES:
+                if not self._dropped:
+                    self._dropped_since = clock.format_time(clock.now())
+                self._dropped += 1
+                return
+            if not self._queue:
+                self._queued.notify()
+            self._queue.append(data)
+            self._queue_bytes += len(data)
+
+    debug = info = warning = error = critical = write  # what structlog calls
+
+    def wait(self, seconds: float) -> None:
+        """Return once every line is written, the reader takes none, or this many seconds have passed."""
+        self._written_at = time.monotonic()
+        deadline = self._written_at + seconds
+        while (self._queue or self._writing) and not self._failing:
+            if time.monotonic() > min(deadline, self._written_at + STALL_SECONDS):
+                return
+            time.sleep(BATCH_SECONDS)
+
+    def run(self) -> None:
+        """Write what is queued, for ever."""
+        while True:
+            self._writing = False
+            with self._queued:
+                self._queued.wait_for(lambda: self._queue)
+            time.sleep(BATCH_SECONDS)
+            with self._lock:
+                self._writing = True
+                lines, self._queue, self._queue_bytes = self._queue, [], 0
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                log.warning("log_lines_dropped", count=dropped, since=self._dropped_since)
+            piece = bytearray()
+            for line in lines:
+                # A pipe takes this much in one piece: lines of processes that share it are not mixed.
+                if len(piece) + len(line) > select.PIPE_BUF:
+                    self._write_all(piece)
+                    piece = bytearray()
+                piece += line
+            self._write_all(piece)
+
+    def _write_all(self, data: bytearray) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(STANDARD_OUTPUT, rest) :]
+                self._failing = False
+                self._written_at = time.monotonic()
+            except BlockingIOError:
+                select.select([], [STANDARD_OUTPUT], [])
+            except OSError:
+                self._failing = True
+                time.sleep(RETRY_SECONDS)
