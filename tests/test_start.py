@@ -197,11 +197,15 @@ async def test_migrating_waits_for_a_database_too(empty_postgresql_url: str, tmp
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_process_that_waits_for_its_database_ends_at_once(tmp_path: Path, number: int) -> None:
-    url = f"postgresql://someone@127.0.0.1:{free_port()}/todo"
-    async with started(*RUN, folder=tmp_path, environment={**MINIMUM, "DATABASE_URL": url}) as process:
-        await process.wait_for("waiting_for_database")
-        async with asyncio.timeout(2):
-            assert await process.stop(number) == 0
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"DATABASE_URL": f"postgresql://someone:{DATABASE_PASSWORD}@{place}/todo"}
+        environment |= {"DATABASE_TIMEOUT_SECONDS": "0.2"}
+        async with started(*RUN, folder=tmp_path, environment=MINIMUM | environment) as process:
+            assert (await process.wait_for("waiting_for_database"))["reason"] == f"no answer in time from {place}"
+            async with asyncio.timeout(2):
+                assert await process.stop(number) == 0
+    assert DATABASE_PASSWORD not in process.stdout
     assert process.stderr == ""
 
 

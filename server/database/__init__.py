@@ -77,7 +77,12 @@ class TooManyConnections(DatabaseUnavailable):
 
 
 class Driver(Protocol):
-    """What a driver does; it is never asked to run more statements at once than it may hold connections."""
+    """What a driver does; it is never asked to run more statements at once than it may hold connections.
+
+    ``place`` is where the database is, for messages: hosts with their ports, or a file.
+    """
+
+    place: str
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement, commit it, and return its rows."""
@@ -98,6 +103,7 @@ class Database:
     """
 
     def __init__(self, driver: Driver, connections: int, timeout: float) -> None:
+        self.place = driver.place
         self._driver = driver
         self._connections = asyncio.Semaphore(connections)
         self._waiting = 0
@@ -159,7 +165,7 @@ class RequestDatabase:
             async with asyncio.timeout(self._seconds_left):
                 return await self._database.execute(statement, parameters)
         except TimeoutError as error:
-            raise DatabaseUnavailable("no answer in time") from error
+            raise DatabaseUnavailable(f"no answer in time from {self._database.place}") from error
         finally:
             self._seconds_left -= clock() - started
 

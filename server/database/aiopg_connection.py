@@ -55,6 +55,9 @@ class Address(NamedTuple):
     port: str
     hostaddr: str
 
+    def __str__(self) -> str:
+        return ":".join(filter(None, (self.host or self.hostaddr or "localhost", self.port)))
+
 
 class Connection(aiopg.Connection):
     """aiopg's connection, which it connects itself, and closes where aiopg's own would hang or spin.
@@ -147,6 +150,7 @@ class Connector:
         self._hosts = [
             Address(*host) for host in zip(*(field * (count // len(field)) for field in fields), strict=True)
         ]
+        self.place = ", ".join(map(str, self._hosts))
         self.last_good: Address | None = None
         self._look_ups: dict[str, asyncio.Future[list[str] | Exception]] = {}
 
@@ -166,7 +170,7 @@ class Connector:
     async def _connect_to_host(self, host: Address, avoid: Collection[Address]) -> Cursor:
         addresses = [address for address in await self._resolve(host) if address not in avoid]
         if not addresses:
-            raise DatabaseUnavailable("the server is read-only")
+            raise DatabaseUnavailable(f"{host}: the server is read-only")
         addresses.sort(key=lambda address: address != self.last_good)
         return await _first([partial(self._connect_to, address) for address in addresses])
 

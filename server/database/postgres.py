@@ -56,6 +56,7 @@ class PostgresDriver:
 
     def __init__(self, url: str) -> None:
         self.connector = Connector(libpq_parameters(url))
+        self.place = self.connector.place
         self.idle: deque[tuple[Cursor, float]] = deque()  # each with when it was last used, the oldest first
         self.sweep: asyncio.TimerHandle | None = None
         self._compiled: dict[Executable, tuple[str, dict[str, Any]]] = {}
