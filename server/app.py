@@ -13,7 +13,7 @@ import orjson
 import structlog
 from tornado.web import Application
 
-from server import logs
+from server import __version__, logs
 from server.api.openapi import build
 from server.config import SQLITE_PREFIX
 from server.database import Database, DatabaseRefused, DatabaseUnavailable, QueryError
@@ -92,7 +92,7 @@ async def serve(config: Config) -> None:
             raise StartError(
                 f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}"
             ) from None
-        log.info("server_started", host=config.host, port=config.port)
+        log.info("server_started", version=__version__, host=config.host, port=config.port)
         await stopping.wait()
         if await server.drain(config.shutdown_seconds):
             log.info("server_stopped")

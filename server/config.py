@@ -36,7 +36,7 @@ ORIGIN = re.compile(
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
 REDIS_PREFIXES = ("redis://", "rediss://", "redis+unix://")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-LOG_FORMATS = ("json", "console")
+LOG_FORMATS = ("json", "console", "ecs", "datadog", "gcp")
 
 
 class ConfigError(Exception):

@@ -1,26 +1,37 @@
-"""Log lines: our own events and every other library's records, as one JSON object a line on standard output."""
+"""Log lines: our own events and every other library's records, each one line on standard output."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import traceback
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 import orjson
 import structlog
+from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 
 from server import clock
-from server.log_writer import LineWriter
+from server.log_writer import STANDARD_OUTPUT, LineWriter
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, WrappedLogger
+    from collections.abc import Callable, Mapping
 
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 FLUSH_SECONDS = 0.5  # that the end of the process waits for the reader of the log
+SHORT_ID = 8  # characters of an id that people see
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is handled
+# The keys of each line of the request that is handled.
+request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
+
+_CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON leaves as they are
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # and what turns text around
+_NOT_IN_TRACES = re.compile(r"(?!\n)" + _UNPRINTABLE.pattern)
 _writer = LineWriter()
 
 
@@ -29,17 +40,12 @@ def configure(level: str, line_format: str) -> None:
 
     Args:
         level: the least severe level that is written, a name of the ``logging`` module in lower case.
-        line_format: ``json``, or ``console`` for people.
+        line_format: a key of ``RENDERERS``.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[structlog.typing.Processor] = [
-        _name_request,
-        structlog.processors.add_log_level,
-        _stamp,
-    ]
-    renderers = RENDERERS[line_format]
+    renderers = RENDERERS[line_format]()
     structlog.configure(
-        processors=[*shared, *renderers],
+        processors=[_complete, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: _writer,
         cache_logger_on_first_use=True,
@@ -48,7 +54,7 @@ def configure(level: str, line_format: str) -> None:
     handler.terminator = ""
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[_complete, structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
@@ -64,26 +70,187 @@ def flush(seconds: float) -> None:
     _writer.wait(seconds)
 
 
-def _name_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event.setdefault("request_id", request_id.get())
-    return event
-
-
-def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Tell the time always in the same form: structlog's own leaves the fraction out when it is zero."""
-    event["timestamp"] = clock.format_time(clock.now())
-    return event
+def _complete(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
+    """Add the keys that every line has, first."""
+    head = {"event": event.pop("event"), "level": level, "timestamp": clock.format_time(clock.now())}
+    return {**head, **request_keys.get(), **event}
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
-        return orjson.dumps(event, default=repr).decode()
+        line = orjson.dumps(event, default=repr).decode()
     except TypeError:  # a lone surrogate in somebody's text, or a number past 64 bits: the standard library escapes it
-        return json.dumps(event, default=repr)
+        line = json.dumps(event, default=repr)
+    return line if line.isascii() and "\x7f" not in line else _CONTROL_CHARACTERS.sub(_escape, line)
 
 
-# Stack traces without the frames' variables: those hold passwords and tokens.
-RENDERERS: dict[str, list[structlog.typing.Processor]] = {
-    "json": [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _render_json],
-    "console": [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
+def _escape(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"
+
+
+def _json_renderers() -> list[Processor]:
+    # Stack traces without the frames' variables: those hold passwords and tokens.
+    return [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _render_json]
+
+
+# For people
+
+
+def _console_renderers() -> list[Processor]:
+    # https://no-color.org
+    colors = os.isatty(STANDARD_OUTPUT) and not os.environ.get("NO_COLOR")
+    render = structlog.dev.ConsoleRenderer(
+        colors=colors,
+        pad_event_to=0,
+        pad_level=False,
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [structlog.processors.format_exc_info, _shorten, render]
+
+
+def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave out what people do not look for, and escape what a terminal would obey."""
+    event["timestamp"] = event["timestamp"][11:19]
+    if "path" in event:
+        event.pop("route", None)
+    for name in ("request_id", "trace_id", "user_id"):
+        if event.get(name):
+            event[name] = event[name][:SHORT_ID]
+    return {
+        name: (_NOT_IN_TRACES if name == "exception" else _UNPRINTABLE).sub(_escape, value)
+        if isinstance(value, str)
+        else value
+        for name, value in event.items()
+        if value is not None
+    }
+
+
+# For aggregators that want names of their own; docs/operating.md has each one's documentation
+
+
+class _Schema(NamedTuple):
+    """What an aggregator calls the keys of a line.
+
+    Args:
+        names: the path of names to a key's value, in the order of the line.
+        values: what turns a key's value into the aggregator's.
+        others: the path to the keys without a name.
+        constants: what each line has in addition.
+    """
+
+    names: Mapping[str, str]
+    values: Mapping[str, Callable[[Any], Any]]
+    others: str = ""
+    constants: Mapping[str, str] = {}
+
+    def renderers(self) -> list[Processor]:
+        """Return the processors that write a line so, with its stack trace as text."""
+        return [ExceptionRenderer(_exception_texts), self._rename, _render_json]
+
+    def _rename(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event |= event.pop("exception", {})
+        line: dict[str, Any] = {}
+        ordered = {key: event[key] for key in self.names if key in event}
+        for key, value in {**ordered, **event}.items():
+            if value is None:
+                continue
+            *parents, name = self.names.get(key, f"{self.others} {key}").split()
+            place = line
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[name] = self.values[key](value) if key in self.values else value
+        return {**line, **self.constants}
+
+
+def _exception_texts(exc_info: ExcInfo) -> Any:
+    return {
+        "exc_type": exc_info[0].__name__,
+        "exc_value": str(exc_info[1]),
+        "exc_text": "".join(traceback.format_exception(*exc_info)).rstrip(),
+    }
+
+
+def _nanoseconds(milliseconds: float) -> int:
+    return round(milliseconds * 1_000_000)
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.6f}s"
+
+
+def _trace_name(trace_id: str) -> str:
+    """Return Google's name of a trace, if Google's variable tells the project."""
+    project = os.environ.get("GOOGLE_CLOUD_PROJECT")
+    return f"projects/{project}/traces/{trace_id}" if project else trace_id
+
+
+_ECS = _Schema(
+    names={
+        "timestamp": "@timestamp",
+        "level": "log.level",  # ECS loggers do not nest it
+        "event": "message",
+        "logger": "log logger",
+        "request_id": "http request id",
+        "trace_id": "trace id",
+        "method": "http request method",
+        "path": "url path",
+        "status": "http response status_code",
+        "duration_ms": "event duration",
+        "user_id": "user id",
+        "remote_ip": "client ip",
+        "host": "server address",
+        "port": "server port",
+        "exc_type": "error type",
+        "exc_value": "error message",
+        "exc_text": "error stack_trace",
+    },
+    values={"duration_ms": _nanoseconds},
+    others="labels",
+    constants={"ecs.version": "8.11.0"},
+)
+_DATADOG = _Schema(
+    names={
+        "event": "message",
+        "level": "status",
+        "timestamp": "timestamp",
+        "logger": "logger name",
+        "request_id": "http request_id",
+        "method": "http method",
+        "route": "http route",
+        "path": "http url_details path",
+        "status": "http status_code",
+        "duration_ms": "duration",
+        "user_id": "usr id",
+        "remote_ip": "network client ip",
+        "host": "server address",  # Datadog would take it for the machine that the line is of
+        "port": "server port",
+        "exc_type": "error kind",
+        "exc_value": "error message",
+        "exc_text": "error stack",
+    },
+    values={"duration_ms": _nanoseconds},
+)
+_GCP = _Schema(
+    names={
+        "event": "message",
+        "level": "severity",
+        "timestamp": "time",
+        "trace_id": "logging.googleapis.com/trace",
+        "method": "httpRequest requestMethod",
+        "path": "httpRequest requestUrl",
+        "status": "httpRequest status",
+        "duration_ms": "httpRequest latency",
+        "remote_ip": "httpRequest remoteIp",
+        "exc_text": "stack_trace",
+    },
+    values={"level": str.upper, "duration_ms": _seconds, "trace_id": _trace_name},
+)
+
+RENDERERS: dict[str, Callable[[], list[Processor]]] = {
+    "json": _json_renderers,
+    "console": _console_renderers,
+    "ecs": _ECS.renderers,
+    "datadog": _DATADOG.renderers,
+    "gcp": _GCP.renderers,
 }

@@ -95,7 +95,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "REQUIRE_HTTPS": {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)},
     "SHUTDOWN_SECONDS": {"0": 0.0, "0.5": 0.5, "25": 25.0},
     "LOG_LEVEL": {"INFO": "info", **{level: level for level in ("debug", "info", "warning", "error", "critical")}},
-    "LOG_FORMAT": {"json": "json", "console": "console"},
+    "LOG_FORMAT": {name: name for name in ("json", "console", "ecs", "datadog", "gcp")},
 }
 
 WHOLE_NUMBERS = ("", "x", "1.5", "1e1", "0x10")

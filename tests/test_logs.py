@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import secrets
 import sqlite3
+import subprocess
 import time
 import warnings
 from collections import Counter
@@ -20,11 +22,12 @@ import psycopg2
 import pytest
 import structlog
 
+import server
 from server import logs
-from server.config import SQLITE_PREFIX
+from server.config import LOG_FORMATS, SQLITE_PREFIX
 from tests.client import PATHS
 from tests.conftest import ORIGIN, SECRET, new_postgresql_database
-from tests.processes import Gate, serving, writes_locked
+from tests.processes import RUN, Gate, serving, writes_locked
 from tests.raw import chunk, connect, head
 
 if TYPE_CHECKING:
@@ -329,6 +332,8 @@ def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> Non
         for line in traced:
             failures[line["event"]] += 1
             assert line["level"] == "error"
+            (request,) = [line for line in story.of_request(answer) if line["event"] == "request"]
+            assert (line["method"], line["route"]) == (request["method"], request["route"])
             for exception in line["exception"]:
                 assert exception["exc_type"]
                 assert all({"filename", "lineno", "name"} <= set(frame) for frame in exception["frames"])
@@ -392,15 +397,31 @@ async def test_a_higher_level_drops_the_lines_of_requests(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("io_loop")
-async def test_the_form_for_people_is_no_json(tmp_path: Path) -> None:
+async def test_the_form_for_people_is_short_and_has_no_colors_where_it_is_no_terminal(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_FORMAT": "console"}
     async with serving(tmp_path, environment) as (process, client):
         assert (await client.request("GET", "/health")).status == 200
+        async with connect(client) as connection:
+            await connection.send(b"GET /\xc2\x9b31m HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await connection.read_answer()).status == 400
         assert await process.stop() == 0
     lines = process.stdout.splitlines()
-    assert not any(line.startswith("{") for line in lines)
-    assert any("/health" in line and "200" in line for line in lines)
+    assert all(re.match(r"\d\d:\d\d:\d\d \[info\] \w+\b", line) and len(line) < 140 for line in lines)
+    assert any("path=/health status=200" in line for line in lines)
+    assert any(r"path=/Â\u009b31m" in line for line in lines)
     assert process.stderr == ""
+
+
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+def test_the_form_for_people_has_colors_on_a_terminal(tmp_path: Path, no_color: str, *, colored: bool) -> None:
+    terminal, standard_output = os.openpty()
+    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_FORMAT": "console", "NO_COLOR": no_color}
+    subprocess.run([*RUN, "migrate"], cwd=tmp_path, env=environment, stdout=standard_output, check=True)
+    written = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    os.close(standard_output)
+    assert "schema_migrated" in written
+    assert ("\x1b[" in written) is colored
 
 
 # The form of lines, in this process
@@ -434,7 +455,7 @@ def only_line(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return line
 
 
-@pytest.mark.parametrize("line_format", ["json", "console"])
+@pytest.mark.parametrize("line_format", LOG_FORMATS)
 def test_a_stack_trace_has_no_variables(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
 
     def fail(secret: str) -> None:
@@ -453,9 +474,9 @@ def test_a_stack_trace_has_no_variables(capfd: pytest.CaptureFixture[str], line_
 @pytest.mark.parametrize("name", ["tornado.application", "tornado.general", "asyncio", "aiopg", "concurrent.futures"])
 def test_records_of_other_libraries_have_the_same_form(capfd: pytest.CaptureFixture[str], name: str) -> None:
     with configured():
-        token = logs.request_id.set("the-request")
+        token = logs.request_keys.set({"request_id": "the-request"})
         logging.getLogger(name).warning("%s\nlines", "two")
-        logs.request_id.reset(token)
+        logs.request_keys.reset(token)
     line = only_line(capfd)
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "two\nlines", "level": "warning", "logger": name, "request_id": "the-request"}
@@ -504,3 +525,154 @@ def test_levels_below_the_threshold_are_not_written(capfd: pytest.CaptureFixture
         logging.getLogger("tornado.application").warning("theirs")
         structlog.get_logger().error("this one")
     assert only_line(capfd)["event"] == "this one"
+
+
+def test_control_characters_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+    with configured():
+        structlog.get_logger().info("odd", value="\x00\x1b\x7f\x80\x9b\x9f\xa0é")
+    written = capfd.readouterr().out
+    assert written.endswith(r'"value":"\u0000\u001b\u007f\u0080\u009b\u009f' + '\xa0é"}\n')
+
+
+def test_the_start_names_the_version(story: Story) -> None:
+    (line,) = story.process.events("server_started")
+    assert line["version"] == server.__version__
+
+
+def test_the_event_and_its_level_stand_first(story: Story) -> None:
+    assert {tuple(line)[:4] for line in story.events} == {("event", "level", "timestamp", "request_id")}
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_the_trace_of_a_request_is_in_each_of_its_lines(tmp_path: Path) -> None:
+    """The examples are those of W3C Trace Context, sections 3.2 and 4."""
+    traced = [f"00-{TRACE}-b7ad6b7169203331-01", f"01-{TRACE}-b7ad6b7169203331-01-what-may-come"]
+    untraced = [
+        f"00-{TRACE}-b7ad6b7169203331-01-more",
+        f"00-{TRACE}-b7ad6b7169203331-01.",
+        f"ff-{TRACE}-b7ad6b7169203331-01",
+        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-01",
+        TRACE,
+        "",
+    ]
+    async with serving(tmp_path, {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db"}) as (process, client):
+        for traceparent in (*traced, *untraced):
+            assert (await client.request("GET", TASKS, headers={"traceparent": traceparent})).status == 401
+        assert await process.stop() == 0
+    for event in ("token_rejected", "request"):
+        lines = process.events(event)
+        assert [line.get("trace_id") for line in lines[: len(traced)]] == [TRACE] * len(traced)
+        assert not any("trace_id" in line for line in lines[len(traced) :])
+
+
+# The names that aggregators look for, as in the examples and tables of their documentation
+EXAMPLES: dict[str, dict[str, Any]] = {
+    # elastic.co/docs/reference/ecs/logging/python/installation, elastic.co/docs/reference/ecs/ecs-field-reference
+    "ecs": {
+        "@timestamp": "2020-03-26T13:08:11.728Z",
+        "log.level": "debug",
+        "message": "Example message!",
+        "ecs.version": "1.6.0",
+        "http": {"request": {"method": "get", "id": "123e4567"}, "response": {"status_code": 404}},
+        "url": {"path": "/"},
+        "client": {"ip": "10.42.42.42"},
+        "user": {"id": "S-1-5-21"},
+        "event": {"duration": 1},
+        "trace": {"id": "4bf92f3577b34da6a3ce929d0e0e4736"},
+        "error": {"type": "java.lang.NullPointerException", "message": "text", "stack_trace": "text"},
+    },
+    # docs.datadoghq.com/standard-attributes, docs.datadoghq.com/logs/log_configuration/pipelines
+    "datadog": {
+        "timestamp": "2020-03-26T13:08:11.728Z",
+        "status": "info",
+        "message": "text",
+        "http": {"method": "GET", "status_code": 200, "request_id": "1", "url_details": {"path": "/"}},
+        "network": {"client": {"ip": "10.42.42.42"}},
+        "usr": {"id": "1"},
+        "duration": 1,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "error": {"kind": "OSError", "message": "text", "stack": "text"},
+    },
+    # cloud.google.com/logging/docs/structured-logging, cloud.google.com/error-reporting/docs/formatting-error-messages
+    "gcp": {
+        "severity": "ERROR",
+        "message": "There was an error in the application.",
+        "httpRequest": {
+            "requestMethod": "GET",
+            "requestUrl": "/",
+            "status": 200,
+            "latency": "3.5s",
+            "remoteIp": "192.168.1.1",
+        },
+        "time": "2020-10-12T07:20:50.52Z",
+        "logging.googleapis.com/trace": "projects/my-projectid/traces/06796866738c859f2f19b7cfb3214824",
+        "stack_trace": "text",
+    },
+}
+
+
+def form(value: Any) -> Any:
+    """Return the names and types of a line."""
+    return {name: form(part) for name, part in value.items()} if isinstance(value, dict) else type(value)
+
+
+def common(line: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a line that an example has too."""
+    return {
+        name: common(value, example[name]) if isinstance(value, dict) else value
+        for name, value in line.items()
+        if name in example
+    }
+
+
+@pytest.mark.parametrize("line_format", EXAMPLES)
+def test_an_aggregator_finds_what_it_looks_for(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line_format: str
+) -> None:
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-projectid")
+    with configured(line_format=line_format):
+        token = logs.request_keys.set({"request_id": "4be1", "trace_id": TRACE})
+        try:
+            fail("a-local-variable")
+        except ValueError:
+            structlog.get_logger().exception(
+                "internal_error",
+                method="GET",
+                route="/api/tasks",
+                path="/api/tasks",
+                status=500,
+                duration_ms=3.5,
+                user_id="f0e9",
+                remote_ip="127.0.0.1",
+                host="localhost",
+                reason=None,
+            )
+        logs.request_keys.reset(token)
+    line, example = only_line(capfd), EXAMPLES[line_format]
+    assert form(common(line, example)) == form(example)
+    assert not line.keys() & {"level", "reason"}
+    assert line_format == "gcp" or "host" not in line
+    assert line["message"] == "internal_error"
+    written = json.dumps(line)
+    assert "Traceback (most recent call last):" in written
+    assert written.count(TRACE) == 1
+    assert re.search(r"3500000\b|0\.003500s", written)
+    assert re.match("@timestamp|message", next(iter(line)))
+
+
+@pytest.mark.parametrize("line_format", ["json", *EXAMPLES])
+def test_lines_of_each_form_for_machines_are_json(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
+    with configured(line_format=line_format):
+        logging.getLogger("asyncio").warning("two\nlines")
+        structlog.get_logger().info("odd", value="\ud800\x9b")
+    first, second = capfd.readouterr().out.splitlines()
+    assert "asyncio" in first
+    assert json.loads(first).keys() & {"event", "message"}
+    assert r"\u009b" in second
+    assert json.loads(second)

@@ -78,7 +78,7 @@ class BaseHandler(Handler):
 
     async def prepare(self) -> None:
         """Run the checks that need only the head, in the contract's order."""
-        logs.request_id.set(self.request.id)
+        logs.request_keys.set(self.request.log_keys)
         self.log_refused_origin()
         if not is_allowed_preflight(self.request, self.services.config):  # or the page could not read the error
             self.check_path()
@@ -201,10 +201,10 @@ class BaseHandler(Handler):
         """Write the one ``request`` line of a request, its path without the query string."""
         request = self.request
         if not (sent or self.exchange.response_complete):
-            log.error("request_aborted", request_id=request.id, method=request.method, route=self.route)
+            log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
         log.info(
             "request",
-            request_id=request.id,
+            **request.log_keys,
             method=request.method or None,
             route=self.route,
             path=request.path[:LOGGED_PATH_LENGTH] or None,
@@ -219,7 +219,12 @@ class BaseHandler(Handler):
         if isinstance(value, errors.ApiError) and not isinstance(value, errors.InternalError):
             return
         known = isinstance(value, DatabaseUnavailable | errors.ServiceUnavailable)
-        log.error("service_unavailable" if known else "internal_error", exc_info=(typ, value, tb))
+        log.error(
+            "service_unavailable" if known else "internal_error",
+            method=self.request.method,
+            route=self.route,
+            exc_info=(typ, value, tb),
+        )
 
 
 class PrivateHandler(BaseHandler):

@@ -25,6 +25,10 @@ DROPPED_BYTES = 16 * 1024 * 1024  # of a body that no handler reads; a longer on
 
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+(.*)", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Version 00 has nothing more; later versions may. Ids of zeros only are not valid, and neither is version ff.
+_TRACEPARENT = re.compile(
+    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
 
 
 class RequestHeaders:
@@ -81,6 +85,12 @@ class Request(HTTPServerRequest):
         """The request id of the caller, usually a router, if it is well-formed; else a new one."""
         given = self.headers.get("X-Request-ID", "")
         return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # as nginx makes them
+
+    @cached_property
+    def log_keys(self) -> dict[str, str]:
+        """What each log line of the request has; the trace is the caller's (W3C Trace Context, section 3.2)."""
+        trace = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
+        return {"request_id": self.id, "trace_id": trace[1]} if trace else {"request_id": self.id}
 
     @cached_property
     def query_arguments(self) -> dict[str, list[bytes]]:  # type: ignore[override]

@@ -175,7 +175,7 @@ class Server:
                 try:
                     connection.check(clock())
                 except Exception:  # one connection must not end the checks of all
-                    log.error("internal_error", exc_info=True)  # as every internal_error is logged
+                    log.error("internal_error", method=None, route=None, exc_info=True)  # it is no request's
                     connection.abort()
 
     async def _finish_requests(self) -> None:

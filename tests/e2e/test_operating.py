@@ -40,7 +40,7 @@ def events_in_code() -> Iterator[tuple[str, str, frozenset[str]]]:
             if isinstance(node, ast.Call) and re.match(r"log\.\w+$", ast.unparse(node.func)):
                 level = ast.unparse(node.func).removeprefix("log.")
                 keys = frozenset({"exc_info": "exception"}.get(str(word.arg), str(word.arg)) for word in node.keywords)
-                keys -= {"request_id"}  # which every line has
+                keys -= {"None"}  # **request.log_keys, which every line of a request has
                 names = re.findall(r"'(\w+)'", ast.unparse(node.args[0]))
                 assert names, ast.unparse(node)
                 yield from ((name, level, keys) for name in names)
