@@ -1,20 +1,26 @@
-"""Settings: read once from the environment into a frozen value, every fault reported together."""
+"""Settings: read once from the environment into a frozen value, everything wrong reported together."""
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import can_ada
+import jwt
 import limits
 import psycopg2
-from environs import Env, EnvValidationError, ValidationError, validate
+from dotenv import dotenv_values
+from environs import Env, EnvValidationError, ValidationError
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limits import RateLimitItem
 
 SQLITE_PREFIX = "sqlite:///"
@@ -33,10 +39,14 @@ ORIGIN = re.compile(
     r"(?!about:|blob:|data:|file:|ftp:|javascript:|wss?:)[a-z][a-z0-9+.-]*://([^\x00-\x20/?#@\\]+)(?<!:)/?",
     re.IGNORECASE | re.ASCII,
 )
+# libpq takes what stands before the first @ for the user and password, unless there is a slash before it. With another
+# @ that was not their end, and a piece of the password would be the host or the database, which log lines name.
+ONE_USER = re.compile(r"\w+://(?:[^@/]*@)?+[^@/?]*(/[^@?]*)?(\?.*)?", re.DOTALL)
 SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than its hash
 REDIS_PREFIXES = ("redis://", "rediss://", "redis+unix://")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("json", "console", "ecs", "datadog", "gcp")
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class ConfigError(Exception):
@@ -49,27 +59,27 @@ class ConfigError(Exception):
 
 def database_url(value: str) -> str:
     """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameter."""
-    _check_text(value)
-    if value != value.strip():
-        raise ValidationError("Must not begin or end with white space.")
     if value.startswith(SQLITE_PREFIX):
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
-            raise ValidationError("Must name a file, like sqlite:///todo.db.")
+            raise ValidationError("must name a file, like sqlite:///todo.db")
         if not Path(file).parent.is_dir() or Path(file).is_dir():
-            raise ValidationError("The SQLite file must be in a folder that exists, and be none itself.")
+            raise ValidationError("must name a file in a folder that exists")
         return value
     if not value.startswith(POSTGRESQL_PREFIXES):
-        raise ValidationError("Must start with postgresql://, postgres:// or sqlite:///.")
+        raise ValidationError("must be like postgresql://user:password@host/database or sqlite:///todo.db")
+    if not ONE_USER.fullmatch(value):
+        raise ValidationError("must have %40 for an @ and %2F for a slash in the user and password")
     try:
         parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:
-        # libpq's own text can hold a piece of the password; a parameter's name behind the last @ cannot.
-        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        # libpq's own text can hold a piece of the password, and so can what it takes for the name of a parameter.
+        quotable = not re.search("@|password", value.partition("?")[2])
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error)) if quotable else None
         raise ValidationError(
-            f"PostgreSQL knows no parameter {unknown[1]}."
-            if unknown and "@" not in value.partition("?")[2]
-            else "Not a valid PostgreSQL URL."
+            f"must have parameters that libpq knows; {unknown[1]} is not one"
+            if unknown
+            else "must be a URL that libpq can read, with % only before two hexadecimal digits"
         ) from None
     _check_parameters(parameters)
     return value
@@ -78,45 +88,36 @@ def database_url(value: str) -> str:
 def _check_parameters(parameters: dict[str, str]) -> None:
     """Check what libpq looks at only when it connects: let it connect to what is not an address."""
     hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
-    if any("@" in host[1:] for host in hosts):  # at its beginning it is a Unix socket's
-        raise ValidationError("An @ in the user or password must be written as %40.")
     if not all(port == "" or re.fullmatch("[0-9]{1,5}", port) for port in ports):
-        raise ValidationError("Not a port number.")
+        raise ValidationError("must have a port from 1 to 65535")
     places = parameters["hostaddr"].split(",") if "hostaddr" in parameters else hosts
     if len(ports) not in (1, len(places)):
-        raise ValidationError("Must have one port, or as many as hosts.")
+        raise ValidationError("must have one port, or one for each host")
     for name in INTEGERS & parameters.keys():
         if not re.fullmatch("[0-9]+", parameters[name]):
-            raise ValidationError(f"{name} must be a whole number.")
+            raise ValidationError(f"must have a whole number for {name}")
     try:
         psycopg2.connect(**parameters | {"hostaddr": ",".join([NO_ADDRESS] * len(places))}, async_=True).close()
     except psycopg2.Error as error:
         if not str(error).startswith(f'could not parse network address "{NO_ADDRESS}"'):
             named = re.search(r'(\w+)"? value: ', str(error))
-            raise ValidationError(
-                f"PostgreSQL knows no such value of {named[1]}." if named else "PostgreSQL's client library refuses it."
-            ) from None
-
-
-def _check_text(value: str) -> None:
-    """Refuse bytes that are no UTF-8; Python hands them over as lone surrogates (PEP 383)."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValidationError("Must be UTF-8 text.") from None
+            what = f"a value of {named[1]}" if named else "parameters"
+            raise ValidationError(f"must have {what} that libpq accepts") from None
 
 
 def secret(value: str) -> str:
-    """Check the length of the signing secret, in bytes of UTF-8."""
-    _check_text(value)
+    """Check that a secret is long enough, in bytes of UTF-8, and that tokens can be signed with it."""
     if len(value.encode()) < SECRET_BYTES:
-        raise ValidationError(f"Must be at least {SECRET_BYTES} bytes long.")
+        raise ValidationError(f"must be at least {SECRET_BYTES} bytes long")
+    try:
+        jwt.encode({}, value, algorithm="HS256")
+    except jwt.InvalidKeyError:
+        raise ValidationError("must be random text, not a key in PEM or SSH format") from None
     return value
 
 
 def origins(value: str) -> tuple[str, ...]:
     """Read the frontend's origins, separated by commas."""
-    _check_text(value)
     return tuple(_origin(entry.strip()) for entry in value.split(","))
 
 
@@ -134,8 +135,8 @@ def _origin(text: str) -> str:
             if url.hostname.lower() == host and "*" not in host:
                 return f"{url.protocol}//{host}{url.port and f':{url.port}'}"
     raise ValidationError(
-        "Must be an origin, scheme://host[:port] like https://app.example.com, or several separated by commas; "
-        "without path, query, user or *, and in ASCII unless the scheme is http or https."
+        "must be an origin, scheme://host[:port] like https://app.example.com, or several separated by commas; "
+        "without path, query, user or *, and in ASCII unless the scheme is http or https"
     )
 
 
@@ -146,26 +147,18 @@ def rate_limit(value: str) -> RateLimitItem | None:
     try:
         (limit,) = limits.parse_many(value)
     except ValueError:
-        raise ValidationError("Must be one limit like 10/minute, or off.") from None
-    if limit.amount == 0:
-        raise ValidationError("Must let somebody in; 0 attempts are none.")
+        raise ValidationError("must be a limit like 10/minute, or off") from None
+    if limit.amount == 0 or limit.get_expiry() == 0:
+        raise ValidationError("must allow at least one attempt, like 10/minute")
     return limit
-
-
-def log_level_name(value: str) -> str:
-    """Read the name of a level of the ``logging`` module, in any case."""
-    if value.lower() not in LOG_LEVELS:
-        raise ValidationError(f"Must be one of: {', '.join(LOG_LEVELS)}.")
-    return value.lower()
 
 
 def rate_limit_storage(value: str) -> str:
     """Check where rate limits are counted, in the notation of the ``limits`` library: the process, or a Redis."""
-    _check_text(value)
     if value == "memory://":
         return value
     if not value.startswith(REDIS_PREFIXES):
-        raise ValidationError(f"Must be memory://, or start with {', '.join(REDIS_PREFIXES)}.")
+        raise ValidationError(f"must be memory://, or start with {', '.join(REDIS_PREFIXES)}")
     from server.security.redis_storage import open_storage  # noqa: PLC0415  # the client costs time and memory at start
 
     try:
@@ -173,6 +166,55 @@ def rate_limit_storage(value: str) -> str:
     except ValueError as error:
         raise ValidationError(str(error)) from None
     return value
+
+
+def whole(value: str, low: int, high: int) -> int:
+    """Read a whole number, in digits only."""
+    if not re.fullmatch("[0-9]{1,18}", value) or not low <= int(value) <= high:
+        raise ValidationError(f"must be a whole number from {low} to {high}")
+    return int(value)
+
+
+def number(value: str, low: float, high: float) -> float:
+    """Read a number that may have a fraction, in digits and a point."""
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value) or not low <= float(value) <= high:
+        raise ValidationError(f"must be a number from {low} to {high}")
+    return float(value)
+
+
+def boolean(value: str) -> bool:
+    """Read true or false, in any case, or one of their synonyms."""
+    if value.lower() not in BOOLEANS:
+        raise ValidationError("must be true or false")
+    return BOOLEANS[value.lower()]
+
+
+def one_of(value: str, names: tuple[str, ...]) -> str:
+    """Read one of these names, in any case."""
+    if value.lower() not in names:
+        raise ValidationError(f"must be one of {', '.join(names)}")
+    return value.lower()
+
+
+def text(value: str) -> str:
+    """Take any text."""
+    return value
+
+
+def _checked(parser: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a parser that first refuses what is wrong in every setting."""
+
+    @wraps(parser)
+    def parse(value: str, **limits: Any) -> Any:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # Python hands over other bytes as lone surrogates (PEP 383)
+            raise ValidationError("must be UTF-8 text") from None
+        if value != value.strip():
+            raise ValidationError("must not begin or end with white space")
+        return parser(value, **limits)
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,41 +250,50 @@ class Config:
             ConfigError: with a line for each setting that is missing or wrong (FR-061).
         """
         env = Env(eager=False)
-        for parser in (database_url, secret, origins, rate_limit, rate_limit_storage, log_level_name):
-            env.add_parser(parser.__name__, parser)
+        for parser in (
+            *(database_url, secret, origins, rate_limit, rate_limit_storage),
+            *(whole, number, boolean, one_of, text),
+        ):
+            env.add_parser(parser.__name__, _checked(parser))
         try:
-            env.read_env(Path(".env"), recurse=False)
+            file = dotenv_values(".env", interpolate=False)
+            for name, value in file.items():
+                os.environ.setdefault(name, value or "")
         except (OSError, ValueError):
-            raise ConfigError([".env: Must be a readable file of UTF-8 text."]) from None
-        storage = "REDIS_URL" if env.str("RATE_LIMIT_STORAGE", None) is None else "RATE_LIMIT_STORAGE"
-        above_zero = validate.Range(min=0, min_inclusive=False, max=1_000_000)
+            raise ConfigError([".env: must be a readable file of UTF-8 text"]) from None
+        storage = "RATE_LIMIT_STORAGE" if "RATE_LIMIT_STORAGE" in os.environ else "REDIS_URL"
+        names = {each.name: each.name.upper() for each in fields(cls)} | {"rate_limit_storage": storage}
         values = {
-            "database_url": env.database_url("DATABASE_URL"),
-            "better_auth_secret": env.secret("BETTER_AUTH_SECRET"),
-            "frontend_url": env.origins("FRONTEND_URL"),
-            "jwt_expiration_hours": env.float("JWT_EXPIRATION_HOURS", 24.0, validate=above_zero),
-            "port": env.int("PORT", 8000, validate=validate.Range(0, 65535)),
-            "host": env.str("HOST", ""),
-            "database_pool_size": env.int("DATABASE_POOL_SIZE", 10, validate=validate.Range(1, 500)),
-            "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 5.0, validate=above_zero),
-            "bcrypt_rounds": env.int("BCRYPT_ROUNDS", 12, validate=validate.Range(4, 16)),
+            "database_url": env.database_url("DATABASE_URL", ""),
+            "better_auth_secret": env.secret("BETTER_AUTH_SECRET", ""),
+            "frontend_url": env.origins("FRONTEND_URL", ""),
+            "jwt_expiration_hours": env.number("JWT_EXPIRATION_HOURS", "24", low=0.001, high=876000),
+            "port": env.whole("PORT", "8000", low=0, high=65535),
+            "host": env.text("HOST", ""),
+            "database_pool_size": env.whole("DATABASE_POOL_SIZE", "10", low=1, high=500),
+            "database_timeout_seconds": env.number("DATABASE_TIMEOUT_SECONDS", "5", low=0.001, high=86400),
+            "bcrypt_rounds": env.whole("BCRYPT_ROUNDS", "12", low=4, high=16),
             "auth_rate_limit": env.rate_limit("AUTH_RATE_LIMIT", "10/minute"),
             "rate_limit_storage": env.rate_limit_storage(storage, "memory://"),
-            "trusted_proxy_hops": env.int("TRUSTED_PROXY_HOPS", 0, validate=validate.Range(0)),
-            "max_body_bytes": env.int("MAX_BODY_BYTES", 1024 * 1024, validate=validate.Range(1)),
-            "require_https": env.bool("REQUIRE_HTTPS", False),
-            "shutdown_seconds": env.float("SHUTDOWN_SECONDS", 25.0, validate=validate.Range(0)),
-            "log_level": env.log_level_name("LOG_LEVEL", "info"),
-            "log_format": env.str("LOG_FORMAT", "json", validate=validate.OneOf(LOG_FORMATS)),
+            "trusted_proxy_hops": env.whole("TRUSTED_PROXY_HOPS", "0", low=0, high=100),
+            "max_body_bytes": env.whole("MAX_BODY_BYTES", str(1024 * 1024), low=1, high=2**31),
+            "require_https": env.boolean("REQUIRE_HTTPS", "false"),
+            "shutdown_seconds": env.number("SHUTDOWN_SECONDS", "25", low=0, high=86400),
+            "log_level": env.one_of("LOG_LEVEL", "info", names=LOG_LEVELS),
+            "log_format": env.one_of("LOG_FORMAT", "json", names=LOG_FORMATS),
         }
-        lines = []
+        errors: dict[str, str] = {}
         try:
             env.seal()
         except EnvValidationError as error:
             messages = cast("dict[str, list[str]]", error.error_messages)
-            lines = [f"{name}: {' '.join(texts)}" for name, texts in messages.items()]
+            notes = {None: " (it is not set)", "": " (it is empty)"}
+            errors = {name: f"{text}{notes.get(os.environ.get(name), '')}" for name, (text,) in messages.items()}
         if values["require_https"] and values["trusted_proxy_hops"] == 0:
-            lines.append("REQUIRE_HTTPS: Needs TRUSTED_PROXY_HOPS of 1 or more: only a proxy in front can tell.")
-        if lines:
-            raise ConfigError(lines)
+            errors["REQUIRE_HTTPS"] = "must be false where TRUSTED_PROXY_HOPS is 0: only a proxy in front sees HTTPS"
+        for name in names.values():
+            if "${" in (file.get(name) or "") and file[name] == os.environ[name]:
+                errors[name] = "must not have ${…} in .env, where nothing is put in its place"
+        if errors:
+            raise ConfigError([f"{name}: {errors[name]}" for name in names.values() if name in errors])
         return cls(**values)
