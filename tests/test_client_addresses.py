@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from server.http.proxies import _warn_of_untrusted_proxy
 from tests.client import PASSWORD
 from tests.conftest import on_one_database
 
@@ -32,6 +33,26 @@ def forwarded(value: str) -> dict[str, str]:
 def assert_refused(answer: Answer) -> None:
     assert (answer.status, answer.body) == (429, {"error": "Too many requests"})
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+async def test_a_proxy_that_is_not_trusted_is_logged_once(client: Client, paths: Paths) -> None:
+    _warn_of_untrusted_proxy.cache_clear()
+    with capture_logs() as events:
+        await client.request("GET", "/health")
+        assert not [event for event in events if event["event"] == "forwarded_for_ignored"]
+        for _ in range(3):
+            await register(client, paths, forwarded("192.0.2.1"))
+    (warning,) = (event for event in events if event["event"] == "forwarded_for_ignored")
+    assert warning["log_level"] == "warning"
+    assert "TRUSTED_PROXY_HOPS" in warning["reason"]
+
+
+@behind_a_proxy
+async def test_a_trusted_proxy_is_not_warned_of(client: Client, paths: Paths) -> None:
+    _warn_of_untrusted_proxy.cache_clear()
+    with capture_logs() as events:
+        await register(client, paths, forwarded("192.0.2.1"))
+    assert "forwarded_for_ignored" not in [event["event"] for event in events]
 
 
 @behind_a_proxy

@@ -9,19 +9,37 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import cache
 from typing import TYPE_CHECKING
+
+import structlog
 
 if TYPE_CHECKING:
     from server.http.exchange import Request
+
+log = structlog.get_logger()
 
 _WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([^]]+)\](?::[0-9]{1,5})?")  # 192.0.2.1:4711, [2001:db8::1]:4711
 
 
 def client_address(request: Request, hops: int) -> str:
     """Return the address that the outermost of ``hops`` trusted proxies saw, else the connection's."""
-    entries = request.headers.get("X-Forwarded-For", "").split(",") if hops else []
-    forwarded = _parse_address(entries[-hops].strip()) if 0 < hops <= len(entries) else None
-    return forwarded or request.remote_ip
+    value = request.headers.get("X-Forwarded-For")
+    if value is None:
+        return request.remote_ip
+    if not hops:
+        _warn_of_untrusted_proxy()
+        return request.remote_ip
+    entries = value.split(",")
+    return (hops <= len(entries) and _parse_address(entries[-hops].strip())) or request.remote_ip
+
+
+@cache  # once in the life of the process
+def _warn_of_untrusted_proxy() -> None:
+    log.warning(
+        "forwarded_for_ignored",
+        reason="TRUSTED_PROXY_HOPS is 0: if a proxy sends X-Forwarded-For, all its clients share one rate limit",
+    )
 
 
 def _parse_address(text: str) -> str | None:
