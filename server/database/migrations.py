@@ -118,19 +118,23 @@ def _upgrade(connection: Connection) -> None:
             raise MigrationError(f"the encoding of the database is {encoding}; it must be UTF8")
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     config = alembic_config(connection)
-    revisions = ScriptDirectory.from_config(config)
-    head = str(revisions.get_current_head())
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
     found = MigrationContext.configure(connection).get_current_revision()
-    if found is None or any(known.revision == found for known in revisions.walk_revisions()):
+    newer = found is not None and found > known[-1] and re.fullmatch("[0-9]{4}", found)
+    if not (found is None or found in known or newer):
+        raise MigrationError(f"alembic_version is {found}, of another program; DATABASE_URL needs its own database")
+    applied = [revision for revision in known if found is None or revision > found]
+    if applied:
         if found is not None:  # a column of a later revision can be null: the release before it does not know it
             _check_columns(connection, {column for column in _columns() if not column.nullable})
         command.upgrade(config, "head")
-        log.info("schema_migrated", revision=head)
-    elif re.fullmatch("[0-9]{4}", found) and found > head:
-        log.warning("schema_newer", revision=found)
-    else:
-        raise MigrationError(f"alembic_version is {found}, of another program; DATABASE_URL needs its own database")
     _check_columns(connection, _columns())
+    if newer:
+        log.warning("schema_newer", revision=found)
+    elif applied:
+        log.info("schema_migrated", revision=known[-1], applied=applied)
+    else:
+        log.info("schema_up_to_date", revision=known[-1])
 
 
 def _columns() -> set[Column[Any]]:
