@@ -1,16 +1,10 @@
 """``python run.py`` serves, ``python run.py migrate`` brings the database's schema up to date."""
 
-import asyncio
 import os
 import sys
+from functools import partial
 
-import structlog
-
-from server import logs
-from server.app import StartError, migrate_schema, serve
-from server.config import Config, ConfigError
-
-log = structlog.get_logger()
+from server.signals import Signals
 
 
 def open_standard_streams() -> None:
@@ -28,26 +22,25 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["migrate"]):
         sys.stderr.write("usage: python run.py [migrate]\n")
         return 2
+    signals = Signals(lambda number: 128 + number if arguments else 0)
+    # Signals are handled from here on. The imports below take half a second.
+    from server.config import Config, ConfigError  # noqa: PLC0415
+
     try:
         config = Config.from_environment()
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    from server import logs  # noqa: PLC0415
+
     logs.configure(config.log_level, config.log_format)
-    try:
-        if arguments:
-            asyncio.run(migrate_schema(config))
-        else:
-            asyncio.run(serve(config))
-            log.info("server_stopped")
-    except StartError as error:
-        log.error("start_failed", reason=str(error))  # noqa: TRY400  # the message is all that an operator needs
-        return 1
-    finally:
-        logs.flush(logs.FLUSH_SECONDS)
-    return 0
+    signals.before_exit = partial(logs.flush, logs.FLUSH_SECONDS)
+    from server import app  # noqa: PLC0415
+
+    return app.run(app.migrate_schema(config) if arguments else app.serve(config, signals))
 
 
 if __name__ == "__main__":
     open_standard_streams()
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    os._exit(exit_code)  # the interpreter's own end waits for threads, like one that hangs in a name look-up

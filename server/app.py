@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
@@ -23,12 +22,14 @@ from server.http.router import Router
 from server.http.server import Server
 from server.routes import ROUTES
 from server.services import Services
+from server.signals import Drain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from server.config import Config
     from server.database import Driver
+    from server.signals import Signals
 
 DATABASE_WAIT_SECONDS = 30
 DATABASE_RETRY_SECONDS = 0.5
@@ -69,19 +70,26 @@ async def open_database(config: Config) -> AsyncIterator[Database]:
         await driver.close()
 
 
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, and end without breaking off what is in flight.
+def run(command: Coroutine[Any, Any, None]) -> int:
+    """Run ``serve`` or ``migrate_schema``, and return the exit code of the process."""
+    try:
+        asyncio.Runner().run(command)  # asyncio.run() waits for threads at its end
+    except StartError as error:
+        log.error("start_failed", reason=str(error))  # noqa: TRY400  # the message is all that an operator needs
+        return 1
+    finally:
+        logs.flush(logs.FLUSH_SECONDS)
+    return 0
+
+
+async def serve(config: Config, signals: Signals) -> None:
+    """Serve until a signal comes, and return when the requests in flight are finished, or aborted.
 
     Raises:
         StartError: if the database does not come up, its schema cannot be migrated, or the port is taken.
     """
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_database(config) as database:
-        await migrate_when_up(config, database, stopping)
-        if stopping.is_set():
-            return
+        await migrate_when_up(config, database)
         services = Services(config, database)
         server = make_server(services)
         gc.collect()
@@ -92,36 +100,38 @@ async def serve(config: Config) -> None:
             raise StartError(
                 f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}"
             ) from None
+        stopping = asyncio.Event()
+        begin = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+        signals.drain = Drain(begin, server.cut, config.shutdown_seconds)
         log.info("server_started", version=__version__, host=config.host, port=config.port)
         await stopping.wait()
-        if await server.drain(config.shutdown_seconds):
-            log.info("server_stopped")
-            logs.flush(logs.FLUSH_SECONDS)
-            os._exit(0)  # a thread inside a statement or a hash cannot be stopped
+        await server.drain(config.shutdown_seconds)
         await services.close()
+    log.info("server_stopped")
 
 
 async def migrate_schema(config: Config) -> None:
     """Bring the schema up to date, as ``serve`` does before it listens; raises what ``migrate_when_up`` raises."""
     async with open_database(config) as database:
-        await migrate_when_up(config, database, asyncio.Event())
+        await migrate_when_up(config, database)
 
 
-async def migrate_when_up(config: Config, database: Database, stopping: asyncio.Event) -> None:
-    """Migrate the schema once the database answers, unless the process is told to stop before.
+async def migrate_when_up(config: Config, database: Database) -> None:
+    """Migrate the schema once the database responds; nothing else runs on the loop until then.
 
     Raises:
-        StartError: if it does not answer within 30 seconds, or refuses.
+        StartError: if it does not respond within 30 seconds, or refuses.
     """
-    if config.database_url.startswith(SQLITE_PREFIX) or await wait_for_database(database, stopping):
-        try:
-            await asyncio.to_thread(migrate, config.database_url, stopping.is_set)
-        except MigrationError as error:
-            raise StartError(f"the schema cannot be migrated: {error}") from error
+    if not config.database_url.startswith(SQLITE_PREFIX):
+        await wait_for_database(database)
+    try:
+        migrate(config.database_url)
+    except MigrationError as error:
+        raise StartError(f"the schema cannot be migrated: {error}") from error
 
 
-async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool:
-    """Return True once the database takes writes, or False if the process is told to stop before.
+async def wait_for_database(database: Database) -> None:
+    """Return once the database takes writes.
 
     Raises:
         StartError: if that takes over 30 seconds, or the database refuses for good.
@@ -129,11 +139,11 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
     clock = asyncio.get_running_loop().time
     deadline = clock() + DATABASE_WAIT_SECONDS
     announced = False
-    while not stopping.is_set():
+    while True:
         try:
-            await database.for_request().ping()
+            return await database.for_request().ping()
         except QueryError:  # it responds; its schema is missing
-            return True
+            return None
         except DatabaseRefused as error:
             raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
         except DatabaseUnavailable as error:
@@ -142,8 +152,4 @@ async def wait_for_database(database: Database, stopping: asyncio.Event) -> bool
             if not announced:
                 log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=str(error))
                 announced = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), DATABASE_RETRY_SECONDS)
-        else:
-            return True
-    return False
+            await asyncio.sleep(DATABASE_RETRY_SECONDS)

@@ -29,6 +29,13 @@ PATIENCE_SECONDS = 20
 LINE_BYTES = 16 * 1024 * 1024
 
 
+def changed(statements: str) -> tuple[str, ...]:
+    """Return a command that runs these statements, and then ``run.py``."""
+    run = "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    program = f"import runpy, sys, time; {statements}; {run}"
+    return (sys.executable, "-c", program, RUN[1])
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -150,12 +157,12 @@ async def client_of(port: int) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, environment: Mapping[str, str], port: int | None = None
+    folder: Path, environment: Mapping[str, str], port: int | None = None, command: tuple[str, ...] = RUN
 ) -> AsyncIterator[tuple[Process, Client]]:
     """Start a server on a port, a free one if none is named, and wait until it serves."""
     port = port or free_port()
     environment = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
-    async with started(*RUN, folder=folder, environment=environment) as process:
+    async with started(*command, folder=folder, environment=environment) as process:
         await process.wait_for_port(port)
         async with client_of(port) as client:
             yield process, client

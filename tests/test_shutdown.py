@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.client import PASSWORD, PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import serving, writes_locked
+from tests.processes import RUN, changed, serving, writes_locked
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from tests.raw import Connection
 
 TASKS = PATHS[0].tasks
+MINIMUM = {"DATABASE_URL": "sqlite:///todo.db", "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
+BODY = json.dumps({"email": "alice@example.com", "password": PASSWORD}).encode()
+REGISTRATION = head("POST", PATHS[0].register, f"Content-Length: {len(BODY)}") + BODY
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]], ids=len)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_request_in_flight_is_answered_before_the_end(
-    environment: dict[str, str], tmp_path: Path, numbers: list[int]
+    environment: dict[str, str], tmp_path: Path, number: int
 ) -> None:
     async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         alice = await Person.register(client, "alice")
@@ -33,9 +37,8 @@ async def test_a_request_in_flight_is_answered_before_the_end(
         with writes_locked(environment["DATABASE_URL"]):
             await begin_update(busy, alice, task)
             await has_read(idle)
-            for number in numbers:
-                process.send_signal(number)
-                assert (await process.wait_for("server_draining"))["in_flight"] == 1
+            process.send_signal(number)
+            assert (await process.wait_for("server_draining"))["in_flight"] == 1
             await idle.send(head("GET", "/health/ready"))
             ready = await idle.read_answer()
             assert (ready.status, ready.error) == (503, "Service temporarily unavailable")
@@ -55,15 +58,9 @@ async def test_a_request_in_flight_is_answered_before_the_end(
 
 
 async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> None:
-    environment = {
-        "DATABASE_URL": "sqlite:///todo.db",
-        "BETTER_AUTH_SECRET": SECRET,
-        "FRONTEND_URL": ORIGIN,
-        "BCRYPT_ROUNDS": "13",
-    }
+    environment = MINIMUM | {"BCRYPT_ROUNDS": "13"}
     async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
-        body = json.dumps({"email": client.new_email("alice"), "password": PASSWORD}).encode()
-        await busy.send(head("POST", PATHS[0].register, f"Content-Length: {len(body)}") + body)
+        await busy.send(REGISTRATION)
         await has_read(idle)
         assert await process.stop() == 0
         answer = await busy.read_answer("POST")
@@ -73,14 +70,14 @@ async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> 
 
 
 async def test_a_request_that_outlives_the_time_to_finish_is_cut(environment: dict[str, str], tmp_path: Path) -> None:
-    environment["SHUTDOWN_SECONDS"] = "1"
+    environment["SHUTDOWN_SECONDS"] = "0.5"
     async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
         with writes_locked(environment["DATABASE_URL"]):
             await begin_update(busy, alice, task)
             await has_read(idle)
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(1.5):
                 assert await process.stop() == 0
             assert await busy.read_to_end() == b""
     (cut,) = process.events("request_aborted")
@@ -88,6 +85,54 @@ async def test_a_request_that_outlives_the_time_to_finish_is_cut(environment: di
     assert cut["request_id"]
     assert process.events("server_stopped")
     assert len([line for line in process.events("request") if line["request_id"] == cut["request_id"]]) == 1
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "settings", "command"),
+    [
+        pytest.param(head("GET", "/docs", "Content-Length: 1"), {}, RUN, id="a body that does not arrive"),
+        pytest.param(REGISTRATION, {"BCRYPT_ROUNDS": "16"}, RUN, id="a hash in a thread"),
+        pytest.param(
+            head("GET", "/health"),
+            {},
+            changed("from server.handlers.health import HealthHandler; HealthHandler.get = lambda _: time.sleep(60)"),
+            id="a handler that holds the event loop",
+        ),
+    ],
+)
+async def test_the_process_ends_in_time_whatever_hangs(
+    tmp_path: Path, request_bytes: bytes, settings: dict[str, str], command: tuple[str, ...]
+) -> None:
+    environment = MINIMUM | {"SHUTDOWN_SECONDS": "0.5"} | settings
+    async with serving(tmp_path, environment, command=command) as (process, client), connect(client) as busy:
+        await busy.send(request_bytes)
+        await asyncio.sleep(0.2)
+        told = time.monotonic()
+        assert await process.stop() == 0
+        assert 0.5 <= time.monotonic() - told < 1.5
+    if command == RUN:
+        cut = ["server_draining", "request_aborted", "request", "server_stopped"]
+        assert [line["event"] for line in process.events()][-4:] == cut
+        assert len(process.events("request")) == 1
+    assert process.stderr == ""
+
+
+async def test_a_second_signal_cuts_what_is_in_flight(environment: dict[str, str], tmp_path: Path) -> None:
+    async with serving(tmp_path, environment) as (process, client), connect(client) as busy, connect(client) as idle:
+        alice = await Person.register(client, "alice")
+        task = await alice.create(PATHS[0])
+        with writes_locked(environment["DATABASE_URL"]):
+            await begin_update(busy, alice, task)
+            await has_read(idle)
+            process.send_signal(signal.SIGTERM)
+            await process.wait_for("server_draining")
+            told = time.monotonic()
+            assert await process.stop(signal.SIGINT) == 0
+            assert time.monotonic() - told < 1
+    (cut,) = process.events("request_aborted")
+    (line,) = (line for line in process.events("request") if line["request_id"] == cut["request_id"])
+    assert line["status"] == 499
     assert process.stderr == ""
 
 

@@ -20,7 +20,7 @@ from server.app import StartError, open_database, wait_for_database
 from server.config import Config
 from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, Gate, client_of, finished, free_port, serving, started
+from tests.processes import RUN, Gate, changed, client_of, finished, free_port, serving, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,21 +196,52 @@ async def test_migrating_waits_for_a_database_too(empty_postgresql_url: str, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_process_that_waits_for_its_database_ends_at_once(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("command", [[], ["migrate"]], ids=["serve", "migrate"])
+async def test_a_process_that_waits_for_its_database_ends_at_once(
+    tmp_path: Path, command: list[str], number: int
+) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = {"DATABASE_URL": f"postgresql://someone:{DATABASE_PASSWORD}@{place}/todo"}
         environment |= {"DATABASE_TIMEOUT_SECONDS": "0.2"}
-        async with started(*RUN, folder=tmp_path, environment=MINIMUM | environment) as process:
+        async with started(*RUN, *command, folder=tmp_path, environment=MINIMUM | environment) as process:
             assert (await process.wait_for("waiting_for_database"))["reason"] == f"no answer in time from {place}"
-            async with asyncio.timeout(2):
-                assert await process.stop(number) == 0
+            async with asyncio.timeout(1):
+                assert await process.stop(number) == (128 + number if command else 0)
     assert DATABASE_PASSWORD not in process.stdout
     assert process.stderr == ""
 
 
 @pytest.mark.parametrize(
     ("place", "reason"), [("nobody@/postgres", "28000: role"), ("postgres@/no", "3D000: database")]
+@pytest.mark.parametrize("name", ["DATABASE_URL", "HOST"])
+async def test_a_name_that_is_being_looked_up_does_not_hold_up_the_end_of_a_start(tmp_path: Path, name: str) -> None:
+    values = {"DATABASE_URL": "postgresql://u@slow.example/x", "HOST": "slow.example"}
+    slow = "sys.stdout.write('asked\\n'), sys.stdout.flush(), time.sleep(60)"
+    command = changed(f"import socket; socket.getaddrinfo = lambda *_, **__: ({slow})")
+    async with started(*command, folder=tmp_path, environment={**MINIMUM, name: values[name]}) as process:
+        await process.wait_for_text("asked")
+        async with asyncio.timeout(1):
+            assert await process.stop() == 0
+    assert process.stderr == ""
+
+
+async def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path) -> None:
+    async def interrupted(delay: float) -> int:
+        environment = {**MINIMUM, "DATABASE_URL": f"sqlite:///{delay}.db", "PORT": str(free_port())}
+        command = changed("sys.stdout.write('starting\\n'); sys.stdout.flush()")
+        async with started(*command, folder=tmp_path, environment=environment) as process:
+            await process.wait_for_text("starting")
+            await asyncio.sleep(delay)
+            told = time.monotonic()
+            code = await process.stop()
+            assert time.monotonic() - told < 2  # seven processes start at a time
+            return code
+
+    delays = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
+    assert await asyncio.gather(*map(interrupted, delays)) == [0] * len(delays)
+
+
 )
 async def test_a_database_that_refuses_for_good_ends_the_start_at_once(
     postgresql_server: str, tmp_path: Path, place: str, reason: str
@@ -234,5 +265,5 @@ async def test_a_database_that_never_comes_ends_the_start(config: Config, monkey
     monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
     async with open_database(config) as database:
         with pytest.raises(StartError, match=r"the database does not answer: .*Connection refused") as raised:
-            await wait_for_database(database, asyncio.Event())
+            await wait_for_database(database)
     assert DATABASE_PASSWORD not in str(raised.value)

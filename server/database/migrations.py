@@ -24,8 +24,6 @@ from server.database import libpq_parameters
 from server.database.tables import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Column, Connection, Engine
 
 LOCK_KEY = 0x746F646F  # "todo"; any number that no other program locks in this database
@@ -46,7 +44,7 @@ class MigrationError(Exception):
     """The schema cannot be brought up to date; the message says why, without a secret."""
 
 
-def migrate(database_url: str, stopping: Callable[[], bool] = lambda: False) -> None:
+def migrate(database_url: str) -> None:
     """Apply the revisions that the database lacks, all in one transaction, behind a lock.
 
     PostgreSQL's lock is one of the transaction, not of the session: a pooler in transaction mode keeps it too.
@@ -54,7 +52,6 @@ def migrate(database_url: str, stopping: Callable[[], bool] = lambda: False) -> 
 
     Args:
         database_url: as in the settings.
-        stopping: asked while another process holds the lock; if it returns True, nothing is done.
 
     Raises:
         MigrationError: if the database refuses, is not in UTF-8, or belongs to another program.
@@ -65,7 +62,7 @@ def migrate(database_url: str, stopping: Callable[[], bool] = lambda: False) -> 
         else:
             engine = _postgresql_engine(database_url)
         try:
-            _migrate_behind_lock(engine, stopping)
+            _migrate_behind_lock(engine)
         finally:
             engine.dispose()
     except (SQLAlchemyError, CommandError) as error:
@@ -79,10 +76,10 @@ def alembic_config(connection: Connection) -> AlembicConfig:
     return config
 
 
-def _migrate_behind_lock(engine: Engine, stopping: Callable[[], bool]) -> None:
+def _migrate_behind_lock(engine: Engine) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
     announced = False
-    while not stopping():
+    while True:
         try:
             with engine.begin() as connection:
                 if connection.dialect.name == "sqlite" or _locks(connection):

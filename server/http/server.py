@@ -24,6 +24,7 @@ DESCRIPTORS_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
 WARNING_SECONDS = 60  # between two lines about the same trouble
 RETRY_SECONDS = 1  # after accept() failed
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
+CUT_SECONDS = 0.3  # after the first signal, a second one has its effect: platforms may send one twice
 QUIET_SECONDS = 0.5  # after the last response: the client of a kept connection may not have noticed the end yet
 POLL_SECONDS = 0.02
 
@@ -49,6 +50,7 @@ class Server:
         self._opening: set[asyncio.Task[object]] = set()
         self._checks: asyncio.Task[None] | None = None
         self._next_warning = 0.0
+        self._cut = False
 
     @property
     def port(self) -> int:
@@ -78,21 +80,19 @@ class Server:
         self._resume_accepting()
         self._checks = asyncio.create_task(self._check_clients())
 
-    async def drain(self, seconds: float) -> int:
-        """Stop accepting, finish what is in flight within these seconds, and close.
-
-        Returns:
-            The number of requests that took longer, and were aborted.
-        """
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, finish what is in flight within these seconds, abort the rest, and close."""
         self.state.draining = True
         self._stop_accepting()
         log.info("server_draining", in_flight=self.in_flight)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._finish_requests()
-        aborted = self.in_flight
         await self.close()
-        return aborted
+
+    def cut(self) -> None:
+        """Let ``drain`` end without what is still in flight; may be called in another thread."""
+        self._cut = True
 
     async def close(self) -> None:
         """Abort the requests in flight, and close every connection."""
@@ -185,8 +185,10 @@ class Server:
         no client has used one for that while.
         """
         clock = asyncio.get_running_loop().time
-        quiet_since = clock()
+        started = quiet_since = clock()
         while self.in_flight or (self._accepted and clock() < quiet_since + QUIET_SECONDS):
+            if self._cut and clock() >= started + CUT_SECONDS:
+                return
             await asyncio.sleep(POLL_SECONDS)
             if self.in_flight:
                 quiet_since = clock()

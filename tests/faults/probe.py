@@ -22,6 +22,7 @@ import server.app
 
 if TYPE_CHECKING:
     from server.config import Config
+    from server.signals import Signals
 
 SAMPLE_SECONDS = 0.005
 LONG_SECONDS = 0.001
@@ -57,17 +58,17 @@ async def sample_lag() -> None:
 def main() -> int:
     serve = server.app.serve
 
-    async def probed(config: Config) -> None:
+    async def probed(config: Config, signals: Signals) -> None:
         sampling = asyncio.create_task(sample_lag())
         try:
-            await serve(config)
+            await serve(config, signals)
         finally:
             sampling.cancel()
             started = time.monotonic()
             gc.collect()
             records.append(("collection", started, time.monotonic() - started))
 
-    run.serve = probed  # type: ignore[attr-defined]
+    server.app.serve = probed
     time_each_turn()
     code = run.main([])
     Path(os.environ["PROBE_FILE"]).write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
