@@ -7,14 +7,9 @@ IN_TWO = --numprocesses=2 --dist=loadfile
 .PHONY: help run test e2e faults bench check lock schema
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file
-	@port=$${PORT:-$$(sed -n 's/^PORT=//p' .env)}; url=http://localhost:$${port:-8000}; printf '%s\n' \
-	  "Serving on $$url (Ctrl-C ends it). In another terminal, make an account:" \
-	  "  curl -d '{\"email\": \"me@example.com\", \"password\": \"correct horse\"}' -H 'Content-Type: application/json' \\" \
-	  "    $$url/api/auth/signup" \
-	  'and see README.md for what to do with the token.'
+run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file; PORT=8001 serves on another port
 	@exec .venv/bin/python run.py
 
 test: .venv/test ## run every test, on SQLite and on PostgreSQL
@@ -45,7 +40,8 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 	@sed "s/^BETTER_AUTH_SECRET=$$/&$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')/" .env.example > .env
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is too old. Python 3.11 or later is needed: make PYTHON=python3.13 run")'
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/run: requirements.txt | .venv/bin/python
 	$(PIP) --require-hashes --requirement requirements.txt

@@ -98,12 +98,15 @@ async def serve(config: Config, signals: Signals) -> None:
             server.listen(config.port, config.host)
         except (OSError, UnicodeError) as error:
             raise StartError(
-                f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}"
+                f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}; "
+                f"PORT and HOST name another place, like PORT={config.port % 65535 + 1}"
             ) from None
         stopping = asyncio.Event()
         begin = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
         signals.drain = Drain(begin, server.cut, config.shutdown_seconds)
-        log.info("server_started", version=__version__, host=config.host, port=config.port)
+        host = f"[{config.host}]" if ":" in config.host else config.host or "localhost"
+        docs = f"http://{host}:{server.port}/docs"
+        log.info("server_started", version=__version__, host=config.host, port=server.port, docs=docs)
         await stopping.wait()
         await server.drain(config.shutdown_seconds)
         await services.close()

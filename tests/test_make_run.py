@@ -28,8 +28,8 @@ async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) 
     kept = []
     for path, status in ((PATHS[0].register, 201), (PATHS[0].login, 200)):
         async with started("make", "run", folder=project, environment={"PORT": str(port)}) as process:
-            await process.wait_for_text("server_started")
-            assert f"http://localhost:{port}" in process.stdout.partition("server_started")[0]
+            await process.wait_for_text(f"http://localhost:{port}/docs")
+            assert "http:" not in process.stdout.partition("server_started")[0]
             async with client_of(port) as client:
                 assert (await client.request("POST", path, credentials)).status == status
                 for frontend in ("http://localhost:3000", "http://localhost:5173"):  # Next.js, Vite
@@ -43,6 +43,22 @@ async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) 
     assert len(secret) >= 32
     assert secret not in process.stdout + process.stderr
     assert database.exists()
+
+
+async def test_make_says_which_python_it_needs_and_what_is_there(tmp_path: Path) -> None:
+    project, python = tmp_path / "project", tmp_path / "python3.10"
+    await copy_project(project)
+    shutil.rmtree(project / ".venv")
+    program = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec "{sys.executable}" -c "{program}" "$2"\n', "utf-8")
+    python.chmod(0o755)
+    process = await finished("make", f"PYTHON={python}", "run", folder=project, environment={})
+    assert process.exit_code == 2
+    assert f"{python} is too old. Python 3.11 or later is needed" in process.stderr
+    assert not (project / ".venv").exists()
+    process = await finished("make", folder=project, environment={})
+    phony = re.findall("^.PHONY: help (.*)$", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert [line.split()[0] for line in process.stdout.splitlines()] == phony[0].split()
 
 
 async def test_each_copy_of_the_project_gets_a_secret_of_its_own(tmp_path: Path) -> None:

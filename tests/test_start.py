@@ -151,7 +151,9 @@ async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
     assert (process.exit_code, process.stderr) == (1, "")
     (line,) = process.events("start_failed")
     assert line["level"] == "error"
-    assert line["reason"] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert line["reason"].startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use; ")
+    assert f"PORT={port + 1}" in line["reason"]
+    assert "/docs" not in process.stdout
 
 
 async def test_a_file_that_is_no_database_ends_the_start(tmp_path: Path) -> None:
@@ -212,8 +214,6 @@ async def test_a_process_that_waits_for_its_database_ends_at_once(
     assert process.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("place", "reason"), [("nobody@/postgres", "28000: role"), ("postgres@/no", "3D000: database")]
 @pytest.mark.parametrize("name", ["DATABASE_URL", "HOST"])
 async def test_a_name_that_is_being_looked_up_does_not_hold_up_the_end_of_a_start(tmp_path: Path, name: str) -> None:
     values = {"DATABASE_URL": "postgresql://u@slow.example/x", "HOST": "slow.example"}
@@ -242,6 +242,8 @@ async def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path) -> None:
     assert await asyncio.gather(*map(interrupted, delays)) == [0] * len(delays)
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"), [("nobody@/postgres", "28000: role"), ("postgres@/no", "3D000: database")]
 )
 async def test_a_database_that_refuses_for_good_ends_the_start_at_once(
     postgresql_server: str, tmp_path: Path, place: str, reason: str
