@@ -40,7 +40,7 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # pytest runs the tests of one database together, among those of other modules
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the document of a running server, and the clients that all generators made of it."""
     folder = tmp_path_factory.mktemp("clients")

@@ -20,4 +20,4 @@ data.task; // TS18048
 data?.task.titel; // TS2551
 data?.task.description.length; // TS18047
 error?.message; // TS2339
-(await api.GET("/api/tasks")).data?.pagination.pages; // TS18048
+(await api.GET("/api/tasks")).data?.pagination.pages; // TS2532
