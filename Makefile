@@ -4,7 +4,7 @@ PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-c
 # Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
 IN_TWO = --numprocesses=2 --dist=loadfile
 
-.PHONY: help run test e2e faults bench check lock schema
+.PHONY: help run test e2e faults bench check dist lock schema
 
 help:
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,13 @@ check: .venv/check ## lint, check the format and the types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+dist: .venv/check ## build the wheel and the sdist into dist/, install the wheel into an empty environment, and try it
+	rm -rf dist
+	.venv/bin/uv build --quiet
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venv/wheel
+	.venv/bin/uv pip install --quiet --python .venv/wheel --constraint requirements.txt dist/*.whl
+	.venv/bin/python -m pytest tests/dist $(ARGS)
 
 lock: .venv/check ## write requirements.txt anew from setup.cfg
 	.venv/bin/uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -13,7 +13,7 @@ def test_requirements_are_the_only_lock_file() -> None:
     pinned = re.findall(r"^([\w-]+)==", (PROJECT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
     declared = re.findall(
         r"^    ([\w-]+)[\[>=<]",
-        (PROJECT / "setup.cfg").read_text("utf-8").partition("[options.packages")[0],
+        (PROJECT / "setup.cfg").read_text("utf-8").partition("[options.package_data]")[0],
         re.MULTILINE,
     )
     assert declared

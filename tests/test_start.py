@@ -120,7 +120,7 @@ async def test_an_unknown_command_is_answered_with_the_usage(tmp_path: Path) -> 
         *(finished(*RUN, *words, folder=tmp_path, environment={}) for words in commands)
     ):
         assert (process.exit_code, process.stdout) == (2, "")
-        assert process.stderr == "usage: python run.py [migrate]\n"
+        assert process.stderr == "usage: python run.py [migrate], or todo-api [migrate]\n"
 
 
 # Start

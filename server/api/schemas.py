@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonschema import Draft202012Validator, FormatChecker
 
+from server.files import folder
 from server.values import compose_password, hashable, normalise_email, trim_email
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-SCHEMA_FOLDER = Path(__file__).parent.parent.parent / "schemas"
+SCHEMA_FOLDER = folder("schemas")
 SCHEMAS: dict[str, dict[str, Any]] = {
     str(file.relative_to(SCHEMA_FOLDER)): json.loads(file.read_text("utf-8"))
     for file in sorted(SCHEMA_FOLDER.rglob("*.json"))

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from server.config import SQLITE_PREFIX
 from server.database import libpq_parameters
 from server.database.tables import metadata
+from server.files import folder
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Connection, Engine
@@ -71,7 +72,8 @@ def migrate(database_url: str) -> None:
 
 def alembic_config(connection: Connection) -> AlembicConfig:
     """Return Alembic's settings for revisions on an open connection."""
-    config = AlembicConfig(toml_file=Path(__file__).parent.parent.parent / "pyproject.toml")
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(folder("sql")).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

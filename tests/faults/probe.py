@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import run
+import server.__main__ as run
 import server.app
 
 if TYPE_CHECKING:

@@ -1,0 +1,51 @@
+"""``todo-api`` serves, ``todo-api migrate`` brings the database's schema up to date; so does run.py in a checkout."""
+
+import os
+import sys
+from functools import partial
+
+from server.signals import Signals
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null as the standard streams that are closed: else a connection gets their number, and our lines."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return the exit code: 1 if it fails, 2 for wrong settings or usage."""
+    if arguments not in ([], ["migrate"]):
+        sys.stderr.write("usage: python run.py [migrate], or todo-api [migrate]\n")
+        return 2
+    signals = Signals(lambda number: 128 + number if arguments else 0)
+    # Signals are handled from here on. The imports below take half a second.
+    from server.config import Config, ConfigError  # noqa: PLC0415
+
+    try:
+        config = Config.from_environment()
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    from server import logs  # noqa: PLC0415
+
+    logs.configure(config.log_level, config.log_format)
+    signals.before_exit = partial(logs.flush, logs.FLUSH_SECONDS)
+    from server import app  # noqa: PLC0415
+
+    return app.run(app.migrate_schema(config) if arguments else app.serve(config, signals))
+
+
+def run() -> None:
+    """Run the command of the process's arguments, and end the process."""
+    open_standard_streams()
+    exit_code = main(sys.argv[1:])
+    os._exit(exit_code)  # the interpreter's own end waits for threads, like one that hangs in a name look-up
+
+
+if __name__ == "__main__":
+    run()
