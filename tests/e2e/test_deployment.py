@@ -1,4 +1,4 @@
-"""The files that people deploy with: Procfile and app.json, Dockerfile, systemd unit."""
+"""The files that people deploy with: Procfile and app.json, Dockerfile, compose file, systemd unit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import signal
 import sys
 import venv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from tests.e2e.cluster import SETTINGS
 from tests.processes import PROJECT, RUN, client_of, finished, free_port, started
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tests.processes import Process
 
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
+COMPOSE_FILE = PROJECT / "deploy" / "compose.yaml"
 UNIT = PROJECT / "deploy" / "todo-api@.service"
 PROGRAMS = Path(sys.executable).parent
 INSTALL_SECONDS = 120
@@ -120,6 +123,48 @@ async def install(command: str, folder: Path, path: str) -> None:
     async with asyncio.timeout(INSTALL_SECONDS):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()[-4000:]
+
+
+def compose_services(variables: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the services of the compose file, with the values of variables, or their defaults."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        return variables[name] if default is None else variables.get(name, default)
+
+    text = re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", value, COMPOSE_FILE.read_text("utf-8"))
+    services: dict[str, dict[str, Any]] = yaml.load(text, yaml.BaseLoader)["services"]  # strings
+    return services
+
+
+async def test_the_settings_of_the_compose_file_make_a_server(empty_postgresql_url: str, tmp_path: Path) -> None:
+    secrets = {"POSTGRES_PASSWORD": "a-password", "BETTER_AUTH_SECRET": SETTINGS["BETTER_AUTH_SECRET"]}
+    services = compose_services(secrets)
+    server, postgres = services["server"], services["postgres"]["environment"]
+    url = urlsplit(server["environment"]["DATABASE_URL"])
+    assert (url.username, url.password, url.path[1:], services.keys() & {url.hostname}) == (
+        *(postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"], postgres["POSTGRES_DB"]),
+        {"postgres"},
+    )
+    assert (COMPOSE_FILE.parent / server["build"]["context"] / server["build"]["dockerfile"]).resolve() == DOCKERFILE
+    port = free_port()
+    environment = settings(port, empty_postgresql_url) | server["environment"] | {"DATABASE_URL": empty_postgresql_url}
+    async with started(*RUN, folder=tmp_path, environment=environment) as process:
+        await assert_serves(process, port)
+        assert await process.stop() == 0
+
+
+@pytest.mark.parametrize(("port", "exit_code"), [(5432, 0), (5433, 2)])
+async def test_the_compose_file_asks_whether_postgresql_is_there(
+    empty_postgresql_url: str, tmp_path: Path, port: int, exit_code: int
+) -> None:
+    _, *command = compose_services({"POSTGRES_PASSWORD": "", "BETTER_AUTH_SECRET": ""})["postgres"]["healthcheck"][
+        "test"
+    ]
+    folder = empty_postgresql_url.partition("host=")[2]
+    command = [word.replace("127.0.0.1", folder) for word in command]
+    asked = await finished(*command, folder=tmp_path, environment={"PGPORT": str(port)})
+    assert asked.exit_code == exit_code, asked.stdout + asked.stderr
 
 
 async def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
