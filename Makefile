@@ -24,10 +24,12 @@ faults: .venv/faults ## break the server's parts under load, and check what it p
 bench: .venv/bench ## measure beside peers and floors, and write docs/performance.md; QUICK=1 only sees that it works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
-check: .venv/check ## lint, check the format, the types, and deploy/compose.yaml
+check: .venv/check ## lint, check the format, the types, and the files of .github/ and deploy/compose.yaml
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 dist: .venv/check ## build the wheel and the sdist into dist/, install the wheel into an empty environment, and try it
