@@ -3,8 +3,9 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-compile
 # Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
 IN_TWO = --numprocesses=2 --dist=loadfile
+TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-.PHONY: help run test e2e faults bench check dist lock schema
+.PHONY: help run test coverage e2e faults bench check dist lock schema
 
 help:
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,7 +14,13 @@ run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file; PORT=80
 	@exec .venv/bin/python run.py
 
 test: .venv/test ## run every test, on SQLite and on PostgreSQL
-	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
+	.venv/bin/python $(TEST)
+
+coverage: .venv/test ## run every test, and list the lines of server/ that none reaches; fail below the floor in setup.cfg
+	.venv/bin/coverage erase
+	.venv/bin/coverage run $(TEST)
+	.venv/bin/coverage combine --quiet
+	.venv/bin/coverage report
 
 e2e: .venv/e2e ## test with a browser, generated clients and other strangers, and many processes behind nginx
 	.venv/bin/python -m pytest tests/e2e $(IN_TWO) $(ARGS)
