@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LOCK_KEY = 0x746F646F  # "todo"; any number that no other program locks in this database
 LOCK_SECONDS = 30
-LOCK_WAIT_SECONDS = 0.25  # after which a process that waits looks whether it is told to stop
+LOCK_WAIT_SECONDS = 0.25  # of one attempt
 LOCK_NOT_AVAILABLE = "55P03"
 CONNECT_SECONDS = 10
 # A role's limits on time do not hold for a migration. Not every PostgreSQL has each of them.
@@ -84,7 +84,7 @@ def _migrate_behind_lock(engine: Engine) -> None:
     while True:
         try:
             with engine.begin() as connection:
-                if connection.dialect.name == "sqlite" or _locks(connection):
+                if connection.dialect.name == "sqlite" or _locks(connection, LOCK_WAIT_SECONDS if announced else 0.01):
                     _upgrade(connection)
                     return
         except OperationalError as error:
@@ -97,10 +97,10 @@ def _migrate_behind_lock(engine: Engine) -> None:
             announced = True
 
 
-def _locks(connection: Connection) -> bool:
-    """Return whether the transaction got PostgreSQL's lock; SQLite's is ``BEGIN IMMEDIATE``."""
+def _locks(connection: Connection, seconds: float) -> bool:
+    """Return whether the transaction got PostgreSQL's lock in this time; SQLite's is ``BEGIN IMMEDIATE``."""
     connection.execute(_LIFT_LIMITS)
-    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
+    connection.execute(text(f"SET LOCAL lock_timeout = '{seconds}s'"))
     try:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
     except OperationalError as error:
