@@ -1,1 +1,1 @@
-"""`make bench`: the server beside its peers and its floors, on one machine and one PostgreSQL."""
+"""`make bench`: the server beside its peers and its baselines, on one machine and one PostgreSQL."""

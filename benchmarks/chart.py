@@ -1,4 +1,4 @@
-"""The chart: requests a second, and processor time for each request beside its floors."""
+"""The chart: requests a second, and processor time for each request beside its baselines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.contestants import AIOPG, OURS, SERVERS, TORNADO
 from benchmarks.operations import NAMES
+from benchmarks.subjects import AIOPG, OURS, SERVERS, TORNADO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GREY = "#808890"  # to be read on white and on black
 COLOURS = {"ours": "#2f81f7", "fastapi": "#8b949e", "flask": "#b08800", "fastify": "#2da44e", "blacksheep": "#d0569a"}
-FLOORS = {"tornado": "#e16f24", "aiopg": "#b5602b"}
+BASELINES = {"tornado": "#e16f24", "aiopg": "#b5602b"}
 CONNECTIONS = 32
 
 
@@ -38,12 +38,12 @@ def draw(figures: Figures, file: Path) -> None:
 
 
 def _draw_rates(axes: Any, figures: Figures) -> None:
-    there = [contestant for contestant in SERVERS if figures.has(contestant.name)]
+    there = [subject for subject in SERVERS if figures.has(subject.name)]
     height = 0.85 / len(there)
-    for place, contestant in enumerate(there):
-        values = [figures.middle(contestant.name, name, CONNECTIONS, lambda one: one.rate) or 0 for name in NAMES]
+    for place, subject in enumerate(there):
+        values = [figures.middle(subject.name, name, CONNECTIONS, lambda one: one.rate) or 0 for name in NAMES]
         rows = [row + (place - (len(there) - 1) / 2) * height for row in range(len(NAMES))]
-        bars = axes.barh(rows, values, height * 0.9, color=COLOURS[contestant.name], label=contestant.title)
+        bars = axes.barh(rows, values, height * 0.9, color=COLOURS[subject.name], label=subject.title)
         axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=7)
     axes.set_yticks(range(len(NAMES)), NAMES)
     axes.set_title(f"Requests a second, {CONNECTIONS} connections", color=GREY)
@@ -58,8 +58,8 @@ def _draw_costs(axes: Any, figures: Figures) -> None:
     above, below = [[row + shift for row in range(len(NAMES))] for shift in (-0.2, 0.2)]
     bars = axes.barh(above, ours, 0.36, color=COLOURS["ours"], label=OURS.title)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7)
-    axes.barh(below, tornado, 0.36, color=FLOORS["tornado"], label=TORNADO.title)
-    top = axes.barh(below, aiopg, 0.36, left=tornado, color=FLOORS["aiopg"], label=AIOPG.title)
+    axes.barh(below, tornado, 0.36, color=BASELINES["tornado"], label=TORNADO.title)
+    top = axes.barh(below, aiopg, 0.36, left=tornado, color=BASELINES["aiopg"], label=AIOPG.title)
     axes.bar_label(top, [f"{a + b:.2f}" for a, b in zip(tornado, aiopg, strict=True)], padding=3, fontsize=7)
     axes.set_yticks(range(len(NAMES)), NAMES)
     axes.set_title("Processor time per request, ms", color=GREY)

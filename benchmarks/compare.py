@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import OURS, SECRET, Server, running
 from benchmarks.database import ALICE, ALICE_TASKS, filled_database, postgresql_server, rotating_ids, tidy
 from benchmarks.machine import OTHER_CORE, SERVER_CORE, on
 from benchmarks.measure import WRITES, wrk
 from benchmarks.operations import NAMES, operations
 from benchmarks.smoke import make_token
+from benchmarks.subjects import OURS, SECRET, Server, running
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:

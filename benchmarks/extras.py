@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 
-from benchmarks.contestants import OURS, SECRET, running
 from benchmarks.database import ALICE, ALICE_EMAIL, ALICE_TASKS, filled_database, rotating_ids, tidy, user_id
 from benchmarks.figures import LIKE
 from benchmarks.machine import CORES, SERVER_CORE, on, pace
 from benchmarks.measure import WRITES, wrk
 from benchmarks.operations import operations
 from benchmarks.smoke import call, make_token
+from benchmarks.subjects import OURS, SECRET, running
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.contestants import Server
     from benchmarks.measure import Options
+    from benchmarks.subjects import Server
 
 PASSWORD = "Correct-horse-7"  # noqa: S105
 BCRYPT_ROUNDS = 12
@@ -97,7 +97,7 @@ def _logins(server: Server, body: str, count: int) -> float:
 
 
 def _bcrypt_alone(count: int) -> float:
-    command = (sys.executable, "-m", "benchmarks.floors.bcrypt_alone", str(count), str(BCRYPT_ROUNDS))
+    command = (sys.executable, "-m", "benchmarks.baselines.bcrypt_alone", str(count), str(BCRYPT_ROUNDS))
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
     return float(done.stdout)
 

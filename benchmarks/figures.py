@@ -21,7 +21,7 @@ class Figures:
     """
 
     def __init__(self, measurements: list[Measurement]) -> None:
-        self._found = {(one.contestant, one.operation, one.concurrency, one.round): one for one in measurements}
+        self._found = {(one.subject, one.operation, one.concurrency, one.round): one for one in measurements}
         self._rounds = sorted({one.round for one in measurements})
         self._dropped: set[tuple[Measurement, ...]] = set()
         self._kept: set[tuple[Measurement, ...]] = set()
@@ -36,26 +36,26 @@ class Figures:
         """How many comparisons were made so far."""
         return len(self._kept)
 
-    def has(self, contestant: str) -> bool:
-        """Tell whether a contestant took part."""
-        return any(name == contestant for name, *_ in self._found)
+    def has(self, subject: str) -> bool:
+        """Tell whether a subject took part."""
+        return any(name == subject for name, *_ in self._found)
 
     def middle(
-        self, contestant: str, operation: str, concurrency: int, of: Callable[[Measurement], float]
+        self, subject: str, operation: str, concurrency: int, of: Callable[[Measurement], float]
     ) -> float | None:
-        """Return the median of one contestant's own figures."""
-        found = [one for number in self._rounds if (one := self._of(contestant, operation, concurrency, number))]
+        """Return the median of one subject's own figures."""
+        found = [one for number in self._rounds if (one := self._of(subject, operation, concurrency, number))]
         return median(map(of, found)) if found else None
 
     def ratio(
-        self, contestants: tuple[str, ...], operation: str, concurrency: int, of: Callable[..., float]
+        self, subjects: tuple[str, ...], operation: str, concurrency: int, of: Callable[..., float]
     ) -> float | None:
-        """Return the median over the rounds of what ``of`` makes of these contestants' measurements, if any is left."""
+        """Return the median over the rounds of what ``of`` makes of these subjects' measurements, if any is left."""
         values = []
         for number in self._rounds:
-            found = [self._of(name, operation, concurrency, number) for name in contestants]
+            found = [self._of(name, operation, concurrency, number) for name in subjects]
             together = tuple(one for one in found if one is not None)
-            if len(together) < len(contestants):
+            if len(together) < len(subjects):
                 continue
             paces = [pace for one in together for pace in one.paces]
             if max(paces) > LIKE * min(paces):
@@ -65,5 +65,5 @@ class Figures:
                 values.append(of(*together))
         return median(values) if values else None
 
-    def _of(self, contestant: str, operation: str, concurrency: int, number: int) -> Measurement | None:
-        return self._found.get((contestant, operation, concurrency, number))
+    def _of(self, subject: str, operation: str, concurrency: int, number: int) -> Measurement | None:
+        return self._found.get((subject, operation, concurrency, number))

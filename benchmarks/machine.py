@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmarks.contestants import PEERS, PEERS_PYTHON
+from benchmarks.subjects import PEERS, PEERS_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

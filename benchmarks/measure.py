@@ -1,4 +1,4 @@
-"""Rounds of measurements: every contestant in turn, each for a short time, in an order that moves on each round."""
+"""Rounds of measurements: every subject in turn, each for a short time, in an order that moves on each round."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contestants import AIOPG, CONSTANT, PATIENCE_SECONDS, Server
 from benchmarks.database import tidy
 from benchmarks.machine import SERVER_CORE, on, pace
+from benchmarks.subjects import AIOPG, CONSTANT, PATIENCE_SECONDS, Server
 
 if TYPE_CHECKING:
-    from benchmarks.contestants import Contestant
     from benchmarks.operations import Operation
+    from benchmarks.subjects import Subject
 
 SCRIPT = Path(__file__).parent / "requests.lua"
 LEAVING_SECONDS = 0.2  # until a process that has ended disturbs its core no more
@@ -48,9 +48,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one contestant did in one short time; times in milliseconds, ``busy`` is the share of its core."""
+    """What one subject did in one short time; times in milliseconds, ``busy`` is the share of its core."""
 
-    contestant: str
+    subject: str
     operation: str
     concurrency: int
     round: int
@@ -70,9 +70,9 @@ class Field:
     folder: Path
     token: str
     servers: dict[str, Server]
-    contestants: tuple[Contestant, ...]
+    subjects: tuple[Subject, ...]
     operations: tuple[Operation, ...]
-    floor_operations: tuple[Operation, ...]
+    baseline_operations: tuple[Operation, ...]
 
 
 def wrk(server: Server, operation: Operation, token: str, folder: Path, *, concurrency: int, seconds: float) -> Any:
@@ -96,19 +96,19 @@ def wrk(server: Server, operation: Operation, token: str, folder: Path, *, concu
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     said = json.loads(output.strip().splitlines()[-1])
     if said["errors"] or not said["requests"]:
-        raise RuntimeError(f"{server.contestant.title}, {operation.name}: {output}")
+        raise RuntimeError(f"{server.subject.title}, {operation.name}: {output}")
     return said
 
 
 def measure(
-    field: Field, contestant: Contestant, operation: Operation, concurrency: int, seconds: float, *, number: int
+    field: Field, subject: Subject, operation: Operation, concurrency: int, seconds: float, *, number: int
 ) -> Measurement:
-    """Measure one contestant, with the machine's pace before and after."""
+    """Measure one subject, with the machine's pace before and after."""
     before = pace()
-    if contestant is AIOPG:
+    if subject is AIOPG:
         said = _aiopg(field.url, operation, concurrency, seconds)
     else:
-        server = field.servers[contestant.name]
+        server = field.servers[subject.name]
         used = server.cpu_seconds()
         said = wrk(server, operation, field.token, field.folder, concurrency=concurrency, seconds=seconds)
         said["cpu_seconds"] = server.cpu_seconds() - used
@@ -117,7 +117,7 @@ def measure(
     if operation.name in WRITES:
         tidy(field.url)
     return Measurement(
-        *(contestant.name, operation.name, concurrency, number, said["requests"] / said["seconds"]),
+        *(subject.name, operation.name, concurrency, number, said["requests"] / said["seconds"]),
         *(said["p50"], said["p99"], 1000 * said["cpu_seconds"] / said["requests"]),
         *(said["cpu_seconds"] / said["seconds"], (before, after)),
     )
@@ -143,15 +143,15 @@ def rounds(field: Field, options: Options) -> list[Measurement]:
     found = []
     for number in range(1 if options.quick else 0, options.rounds + 1):
         warming = number == 0
-        turn = number % len(field.contestants)
-        order = field.contestants[turn:] + field.contestants[:turn]
+        turn = number % len(field.subjects)
+        order = field.subjects[turn:] + field.subjects[:turn]
         if warming:
-            order = tuple(contestant for contestant in order if contestant is not AIOPG)  # it warms itself up
+            order = tuple(subject for subject in order if subject is not AIOPG)  # it warms itself up
         for index, operation in enumerate(field.operations):
             for concurrency in (32,) if warming else options.concurrencies:
-                for contestant in order:
-                    asked = field.floor_operations[index] if contestant in CONSTANT else operation
+                for subject in order:
+                    asked = field.baseline_operations[index] if subject in CONSTANT else operation
                     seconds = options.seconds / 4 if warming else options.seconds
-                    found.append(measure(field, contestant, asked, concurrency, seconds, number=number))
+                    found.append(measure(field, subject, asked, concurrency, seconds, number=number))
         print(f"{'warmed up' if warming else f'round {number} of {options.rounds}'}", flush=True)
     return [one for one in found if one.round > 0]

@@ -14,10 +14,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import machine, upkeep
-from benchmarks.contestants import OURS, POOL
 from benchmarks.database import ALICE_TASKS, OTHERS_TASKS, execute, filled_database, postgresql_server
 from benchmarks.explain import OPERATIONS, cell, explain_all, explain_many, indexes
 from benchmarks.report import BEGIN, END, _markdown
+from benchmarks.subjects import OURS, POOL
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def demand_table() -> Table:
     """Return what users would ask for, and the processes for that, by the lists/s that ``make bench`` found."""
     measurements = json.loads((PROJECT / "benchmarks" / "results.json").read_text("utf-8"))["measurements"]
     lists = (OURS.name, "list", 32)
-    ours = [one["rate"] for one in measurements if (one["contestant"], one["operation"], one["concurrency"]) == lists]
+    ours = [one["rate"] for one in measurements if (one["subject"], one["operation"], one["concurrency"]) == lists]
     rows = [["tasks", "users", "requests/s at the peak", "processes", "connections"]]
     for total in (1_000_000, *EXTRAPOLATED):
         users = total // OTHERS_TASKS

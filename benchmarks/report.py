@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import EVERYBODY
 from benchmarks.operations import NAMES
+from benchmarks.subjects import EVERYBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +64,10 @@ def kind_table(results: Results, kind: str) -> Table:
     _, form, of = KINDS[kind]
     columns = [(operation, count) for operation in NAMES for count in results.options.concurrencies]
     rows = [["", *(f"{operation}, {count}" for operation, count in columns)]]
-    for contestant in EVERYBODY:
-        if results.figures.has(contestant.name):
-            values = [results.figures.middle(contestant.name, operation, count, of) for operation, count in columns]
-            rows.append([contestant.title, *("" if value is None else format(value, form) for value in values)])
+    for subject in EVERYBODY:
+        if results.figures.has(subject.name):
+            values = [results.figures.middle(subject.name, operation, count, of) for operation, count in columns]
+            rows.append([subject.title, *("" if value is None else format(value, form) for value in values)])
     return rows
 
 
@@ -98,7 +98,7 @@ def facts(results: Results) -> list[str]:
     found = [
         f"Machine: {', '.join(f'{name} {value}' for name, value in results.machine.items())}.",
         *(f"{name}: {value}." for name, value in results.versions.items()),
-        f"{options.rounds} rounds of {options.seconds:g} s for each contestant, operation and number of connections.",
+        f"{options.rounds} rounds of {options.seconds:g} s for each subject, operation and number of connections.",
         f"Of {figures.kept + figures.dropped} comparisons within a round, {figures.dropped} were dropped because the"
         f" machine's pace had changed by more than 10 %; of those of logins and growth, {extras.dropped}.",
         f"Logins: {extras.logins_per_second:.1f} a second on all cores, at bcrypt cost 12.",

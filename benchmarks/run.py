@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import chart, machine, report, smoke
-from benchmarks.contestants import AIOPG, CONSTANT, EVERYBODY, OURS, SECRET, Contestant, Server, running
 from benchmarks.database import ALICE, ALICE_TASKS, execute, filled_database, postgresql_server, rotating_ids
 from benchmarks.extras import Extras, hash_password, measure_growth, measure_logins, measure_start
 from benchmarks.figures import Figures
 from benchmarks.measure import Field, Measurement, Options, rounds
 from benchmarks.operations import Operation, operations
+from benchmarks.subjects import AIOPG, CONSTANT, EVERYBODY, OURS, SECRET, Server, Subject, running
 from benchmarks.targets import targets
 from tests.processes import PROJECT
 
@@ -31,8 +31,8 @@ def main() -> None:
     extras = Extras(10_000, *((50_000, 10_000) if options.quick else (1_000_000, 100_000)))
     if len(machine.CORES) == 1:
         print("One core only: server, client and database share it, and disturb each other")
-    contestants = tuple(one for one in EVERYBODY if one.installed())
-    left_out = [one.title for one in EVERYBODY if one not in contestants]
+    subjects = tuple(one for one in EVERYBODY if one.installed())
+    left_out = [one.title for one in EVERYBODY if one not in subjects]
     for title in left_out:
         print(f"LEFT OUT, its packages are not installed: {title}")
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def main() -> None:
         )
         server_url = stack.enter_context(postgresql_server())
         url = stack.enter_context(filled_database(server_url, {0: ALICE_TASKS}, extras.small, hash_password()))
-        measurements = race(contestants, url, folder, extras, options)
+        measurements = race(subjects, url, folder, extras, options)
         measure_start(extras, url, folder, options)
         measure_logins(extras, url, folder, options)
         measure_growth(extras, server_url, url, folder, options)
@@ -52,20 +52,18 @@ def main() -> None:
     finish(report.Results(options, machine.describe(), versions, left_out, measurements, figures, extras, found))
 
 
-def race(
-    contestants: tuple[Contestant, ...], url: str, folder: Path, extras: Extras, options: Options
-) -> list[Measurement]:
+def race(subjects: tuple[Subject, ...], url: str, folder: Path, extras: Extras, options: Options) -> list[Measurement]:
     """Start everybody who listens, check their answers, and measure them."""
     asked = operations(rotating_ids(url))
     with ExitStack() as stack:
         with machine.on(machine.SERVER_CORE):
-            servers = {one.name: stack.enter_context(running(one, url, folder)) for one in contestants if one != AIOPG}
+            servers = {one.name: stack.enter_context(running(one, url, folder)) for one in subjects if one != AIOPG}
         time.sleep(SETTLE_SECONDS)
         extras.memory = {name: {"idle": server.memory()} for name, server in servers.items()}
         sizes = check(servers, asked, url)
         token = smoke.make_token(SECRET, ALICE)
-        floor = tuple(replace(one, paths=(f"/{one.name}/{sizes[one.name]}",)) for one in asked)
-        found = rounds(Field(url, folder, token, servers, contestants, asked, floor), options)
+        baseline = tuple(replace(one, paths=(f"/{one.name}/{sizes[one.name]}",)) for one in asked)
+        found = rounds(Field(url, folder, token, servers, subjects, asked, baseline), options)
         for name, server in servers.items():
             extras.memory[name]["loaded"] = server.memory()
     return found
@@ -76,7 +74,7 @@ def check(servers: dict[str, Server], asked: tuple[Operation, ...], url: str) ->
     ours = servers[OURS.name]
     expected = smoke.answers(ours, asked, SECRET, url)
     for server in servers.values():
-        if server.contestant not in (OURS, *CONSTANT):
+        if server.subject not in (OURS, *CONSTANT):
             smoke.compare(server, smoke.answers(server, asked, SECRET, url), expected)
     return smoke.sizes(ours, asked, SECRET, url)
 

@@ -12,14 +12,14 @@ from benchmarks.operations import BODIES
 from server.security.tokens import Tokens
 
 if TYPE_CHECKING:
-    from benchmarks.contestants import Server
     from benchmarks.operations import Operation
+    from benchmarks.subjects import Server
 
 TIMES = ("created_at", "updated_at")
 
 
 class WrongAnswer(Exception):
-    """A contestant does not do the work that is measured."""
+    """A subject does not do the work that is measured."""
 
 
 def make_token(secret: str, user: str) -> str:
@@ -74,19 +74,19 @@ def compare(server: Server, found: dict[str, Any], expected: dict[str, Any]) -> 
         WrongAnswer: if it does not.
     """
     if found["list"] != expected["list"]:
-        raise WrongAnswer(f"{server.contestant.title}, list: {found['list']}, not {expected['list']}")
+        raise WrongAnswer(f"{server.subject.title}, list: {found['list']}, not {expected['list']}")
     for name in ("one", "create", "update"):
         given, ours = found[name]["task"], expected[name]["task"]
         changing = {"id", *TIMES} if name == "create" else {"title", "completed", "updated_at"}
         if given.keys() != ours.keys() or any(given[key] != ours[key] for key in ours.keys() - changing):
-            raise WrongAnswer(f"{server.contestant.title}, {name}: {given}, not {ours}")
+            raise WrongAnswer(f"{server.subject.title}, {name}: {given}, not {ours}")
 
 
 def _check_stored(server: Server, name: str, task: dict[str, Any], sent: dict[str, Any], token: str) -> None:
     _, body = call(server.port, "GET", f"/tasks/{task['id']}", token)
     stored = _with_times(json.loads(body))["task"]
     if stored != task or any(task[key] != value for key, value in sent.items()):
-        raise WrongAnswer(f"{server.contestant.title}, {name}: {task}, but {stored} is stored")
+        raise WrongAnswer(f"{server.subject.title}, {name}: {task}, but {stored} is stored")
 
 
 def _check_refusals(server: Server, operations: tuple[Operation, ...], token: str, other: str) -> None:
@@ -105,7 +105,7 @@ def _check_refusals(server: Server, operations: tuple[Operation, ...], token: st
 
 def _expect(server: Server, what: str, status: int, expected: tuple[int, ...]) -> None:
     if status not in expected:
-        raise WrongAnswer(f"{server.contestant.title}, {what}: status {status}, not {expected}")
+        raise WrongAnswer(f"{server.subject.title}, {what}: status {status}, not {expected}")
 
 
 def _with_times(answer: dict[str, Any]) -> dict[str, Any]:

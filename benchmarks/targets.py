@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import BLACKSHEEP, FASTAPI, FLASK, SERVERS
 from benchmarks.operations import NAMES
+from benchmarks.subjects import BLACKSHEEP, FASTAPI, FLASK, SERVERS
 
 if TYPE_CHECKING:
     from benchmarks.extras import Extras
@@ -51,7 +51,7 @@ def targets(figures: Figures, extras: Extras, options: Options) -> list[Target]:
         if figures.has(peer.name):
             values = _each(figures, ("ours", peer.name), 32, lambda ours, other: ours.rate / other.rate)
             found.append(Target(f"requests/s beside {peer.title}", limit, True, values))
-    cpu = _each(figures, ("ours", "tornado", "aiopg"), 32, lambda ours, *floors: ours.cpu / sum(f.cpu for f in floors))
+    cpu = _each(figures, ("ours", "tornado", "aiopg"), 32, lambda ours, *alone: ours.cpu / sum(f.cpu for f in alone))
     found.append(Target("CPU per request beside bare Tornado + aiopg alone", 1.25, False, cpu))
     together = _each(figures, ("ours", "both"), 32, lambda ours, both: ours.cpu / both.cpu)
     found.append(Target("CPU per request beside both in one process", 1.25, False, together))

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.floors.aiopg_statement URL OPERATION CONCURRENCY SECONDS``: one statement again and again.
+"""``python -m benchmarks.baselines.aiopg_statement URL OPERATION CONCURRENCY SECONDS``: one statement again and again.
 
 Prints what became of it as a line of JSON, like wrk's script, and the seconds of processor time that it took.
 """
@@ -16,9 +16,9 @@ from uuid import uuid4
 
 import aiopg
 
-from benchmarks.contestants import POOL
 from benchmarks.database import rotating_ids
 from benchmarks.statements import statement
+from benchmarks.subjects import POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

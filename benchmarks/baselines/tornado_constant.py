@@ -1,4 +1,4 @@
-"""``python -m benchmarks.floors.tornado_constant PORT``: Tornado, giving ``/{operation}/{bytes}`` so many bytes."""
+"""``python -m benchmarks.baselines.tornado_constant PORT``: Tornado, giving ``/{operation}/{bytes}`` so many bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.floors.tornado_aiopg PORT``: Tornado, running a statement before it answers with a constant.
+"""``python -m benchmarks.baselines.tornado_aiopg PORT``: Tornado runs a statement, then responds with a constant.
 
 ``/{operation}/{bytes}`` runs that operation's statement on the database of DATABASE_URL.
 """
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import aiopg
 from tornado.web import Application, RequestHandler
 
-from benchmarks.contestants import POOL
+from benchmarks.baselines.aiopg_statement import NO_EXTRAS, run
+from benchmarks.baselines.tornado_constant import constant
 from benchmarks.database import rotating_ids
-from benchmarks.floors.aiopg_statement import NO_EXTRAS, run
-from benchmarks.floors.tornado_constant import constant
 from benchmarks.operations import NAMES
 from benchmarks.statements import statement
+from benchmarks.subjects import POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ UVICORN = (str(PEERS_PYTHON), "-m", "uvicorn", "--loop", "uvloop", "--http", "ht
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Subject:
     """Who is measured; ``{port}`` in the command is where to listen, and ``probe`` fails if it is not installed."""
 
     name: str
@@ -50,11 +50,11 @@ class Contestant:
         return done.returncode == 0
 
 
-def _python_peer(name: str, title: str, packages: str, *command: str) -> Contestant:
-    return Contestant(name, title, command, PEERS, (str(PEERS_PYTHON), "-c", f"import {packages}"))
+def _python_peer(name: str, title: str, packages: str, *command: str) -> Subject:
+    return Subject(name, title, command, PEERS, (str(PEERS_PYTHON), "-c", f"import {packages}"))
 
 
-OURS = Contestant("ours", "this server", (sys.executable, str(PROJECT / "run.py")))
+OURS = Subject("ours", "this server", (sys.executable, str(PROJECT / "run.py")))
 FASTAPI = _python_peer(
     *(
         "fastapi",
@@ -68,7 +68,7 @@ FLASK = _python_peer(
     *(str(PEERS_PYTHON), "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", str(POOL)),
     *("--access-logfile", "-", "--keep-alive", "75", "--bind", "127.0.0.1:{port}", "flask_sqlalchemy:app"),
 )
-FASTIFY = Contestant(
+FASTIFY = Subject(
     *("fastify", "Fastify + pg", ("node", "server.js"), PEERS / "fastify"),
     ("node", "--input-type=module", "--eval", "import 'fastify'; import '@fastify/jwt'; import 'pg'"),
 )
@@ -76,13 +76,18 @@ BLACKSHEEP = _python_peer(
     *("blacksheep", "BlackSheep + raw asyncpg + orjson", "blacksheep, asyncpg, orjson, pydantic, uvicorn, uvloop, jwt"),
     *(*UVICORN, "--port", "{port}", "blacksheep_asyncpg:app"),
 )
-TORNADO = Contestant(
-    *("tornado", "bare Tornado", (sys.executable, "-m", "benchmarks.floors.tornado_constant", "{port}"), PROJECT)
+TORNADO = Subject(
+    *("tornado", "bare Tornado", (sys.executable, "-m", "benchmarks.baselines.tornado_constant", "{port}"), PROJECT)
 )
-BOTH = Contestant(
-    *("both", "bare Tornado with aiopg", (sys.executable, "-m", "benchmarks.floors.tornado_aiopg", "{port}"), PROJECT)
+BOTH = Subject(
+    *(
+        "both",
+        "bare Tornado with aiopg",
+        (sys.executable, "-m", "benchmarks.baselines.tornado_aiopg", "{port}"),
+        PROJECT,
+    )
 )
-AIOPG = Contestant(*("aiopg", "aiopg alone", (sys.executable, "-m", "benchmarks.floors.aiopg_statement"), PROJECT))
+AIOPG = Subject(*("aiopg", "aiopg alone", (sys.executable, "-m", "benchmarks.baselines.aiopg_statement"), PROJECT))
 SERVERS = (OURS, FASTAPI, FLASK, FASTIFY, BLACKSHEEP)
 CONSTANT = (TORNADO, BOTH)
 EVERYBODY = (*SERVERS, *CONSTANT, AIOPG)
@@ -90,9 +95,9 @@ EVERYBODY = (*SERVERS, *CONSTANT, AIOPG)
 
 @dataclass(frozen=True)
 class Server:
-    """A contestant that listens."""
+    """A subject that listens."""
 
-    contestant: Contestant
+    subject: Subject
     port: int
     pid: int
 
@@ -121,14 +126,14 @@ class Server:
 
 
 @contextmanager
-def running(contestant: Contestant, url: str, folder: Path, **settings: str) -> Iterator[Server]:
+def running(subject: Subject, url: str, folder: Path, **settings: str) -> Iterator[Server]:
     """Start a server on the cores of this thread, its output in a file, and wait until it listens."""
     port = free_port()
-    log = folder / f"{contestant.name}-{port}.log"
+    log = folder / f"{subject.name}-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [part.format(port=port) for part in contestant.command],
-            cwd=contestant.folder or folder,
+            [part.format(port=port) for part in subject.command],
+            cwd=subject.folder or folder,
             env=_environment(url, port) | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -137,7 +142,7 @@ def running(contestant: Contestant, url: str, folder: Path, **settings: str) -> 
         )
     try:
         _wait_for(process, port, log)
-        yield Server(contestant, port, process.pid)
+        yield Server(subject, port, process.pid)
     finally:
         _end(process)
 

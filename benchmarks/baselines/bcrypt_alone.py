@@ -1,4 +1,4 @@
-"""``python -m benchmarks.floors.bcrypt_alone COUNT ROUNDS``: prints how many passwords a second all cores check."""
+"""``python -m benchmarks.baselines.bcrypt_alone COUNT ROUNDS``: prints how many passwords a second all cores check."""
 
 from __future__ import annotations
 
