@@ -28,7 +28,7 @@ e2e: .venv/e2e ## test with a browser, generated clients and other strangers, an
 faults: .venv/faults ## break the server's parts under load, and check what it promises
 	.venv/bin/python -m pytest tests/faults $(IN_TWO) $(ARGS)
 
-bench: .venv/bench ## measure beside peers and baselines, and write docs/performance.md; QUICK=1 only sees that it works
+bench: .venv/bench ## compare with peers and a baseline, and write docs/performance.md; QUICK=1 only checks that it works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
 check: .venv/check ## lint, check the format, the types, and the files of .github/ and deploy/compose.yaml

@@ -1,1 +1,1 @@
-"""`make bench`: the server beside its peers and its baselines, on one machine and one PostgreSQL."""
+"""`make bench`: the server next to its peers and its baseline, on one machine and one PostgreSQL."""

@@ -17,12 +17,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from benchmarks.database import ALICE, ALICE_TASKS, filled_database, postgresql_server, rotating_ids, tidy
+from benchmarks.database import filled_database, postgresql_server, rotating_tasks, tidy
 from benchmarks.machine import OTHER_CORE, SERVER_CORE, on
-from benchmarks.measure import WRITES, wrk
+from benchmarks.measure import wrk
 from benchmarks.operations import NAMES, operations
-from benchmarks.smoke import make_token
-from benchmarks.subjects import OURS, SECRET, Server, running
+from benchmarks.subjects import OURS, Server, running
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ def source(version: str, folder: Path) -> Path:
 def cost(server: Server, operation: Operation, url: str, folder: Path, seconds: float) -> float:
     """Return the microseconds of processor time of each request."""
     before = server.cpu_seconds()
-    said = wrk(server, operation, make_token(SECRET, ALICE), folder, concurrency=CONNECTIONS, seconds=seconds)
+    said = wrk(server, operation, folder, concurrency=CONNECTIONS, seconds=seconds)
     server.rest()
     used = server.cpu_seconds() - before
-    if operation.name in WRITES:
+    if operation.writes:
         tidy(url)
     return float(1e6 * used / said["requests"])
 
@@ -62,14 +61,14 @@ def main(versions: list[str]) -> None:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="todo-bench-", ignore_cleanup_errors=True))
         )
         stack.enter_context(on(OTHER_CORE))
-        url = stack.enter_context(filled_database(stack.enter_context(postgresql_server()), {0: ALICE_TASKS}, TASKS))
+        url = stack.enter_context(filled_database(stack.enter_context(postgresql_server()), TASKS))
         servers = []
         with on(SERVER_CORE):
             for name, version in zip("AB", versions, strict=True):
                 command = (sys.executable, str(source(version, folder / name) / "run.py"))
                 servers.append(stack.enter_context(running(replace(OURS, name=name, command=command), url, folder)))
         print(f"{'':8}{'A, µs':>9}{'B, µs':>9}{'B / A':>9}   {'quartiles of B / A':20}{'rounds':>7}")
-        for operation in (one for one in operations(rotating_ids(url)) if one.name in wanted):
+        for operation in (one for one in operations(rotating_tasks(url)) if one.name in wanted):
             rounds: list[list[float]] = []
             for number in range(ROUNDS + 1):  # the first is to warm up
                 order = servers if number % 2 else servers[::-1]

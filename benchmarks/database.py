@@ -17,18 +17,16 @@ from tests.faults.parts import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALICE_TASKS = 1000
-OTHERS_TASKS = 100  # of each other user
-ROTATING = 200
+USERS = 64  # who ask in turn
+TASKS_EACH = 100  # of every user but the large ones
+LARGE = 2**24  # the number of the first of these
+ROTATING = 4  # tasks of each user who asks
 _PREFIX = "00000000-0000-4000-8000-"
 
 
 def user_id(number: int) -> str:
-    """Return the id of a user; the users are numbered."""
+    """Return the id of a user; the users are numbered from 0."""
     return f"{_PREFIX}{number:012x}"
-
-
-ALICE, ALICE_EMAIL = user_id(0), "user0@example.com"  # the user who asks
 
 
 @contextmanager
@@ -47,48 +45,49 @@ def postgresql_server() -> Iterator[str]:
 
 
 @contextmanager
-def filled_database(server_url: str, sizes: dict[int, int], total: int, alices_hash: str = "-") -> Iterator[str]:
-    """Make a migrated database: user number n with so many tasks, and others with a hundred each up to the total."""
-    others = (total - sum(sizes.values())) // OTHERS_TASKS
-    first_other = max(sizes) + 1
+def filled_database(server_url: str, total: int, large: tuple[int, ...] = ()) -> Iterator[str]:
+    """Make a migrated database of so many tasks: some users have a large number of them, all others a hundred each."""
+    users = (total - sum(large)) // TASKS_EACH
     with new_postgresql_database(server_url) as url:
         migrate(url)
-        execute(
-            url,
-            f"INSERT INTO users SELECT ('{_PREFIX}' || lpad(to_hex(n), 12, '0'))::uuid, 'user' || n || '@example.com',"
-            " %s, now() FROM generate_series(0, %s) AS n",
-            (alices_hash, first_other + others - 1),
-        )
-        for number, count in sizes.items():
-            _give_tasks(url, number, 1, count)
-        _give_tasks(url, first_other, others, others * OTHERS_TASKS)
+        _add_users(url, 0, users, TASKS_EACH)
+        for number, count in enumerate(large, LARGE):
+            _add_users(url, number, 1, count)
         execute(url, "ALTER TABLE tasks SET (autovacuum_enabled = false)")  # ``tidy`` does it between measurements
         execute(url, "VACUUM ANALYZE")
         execute(url, "CHECKPOINT")
         yield url
 
 
-def _give_tasks(url: str, first: int, users: int, count: int) -> None:
-    """Give tasks to users in turn; times have milliseconds, which is all that JavaScript's have."""
+def _add_users(url: str, first: int, users: int, tasks_each: int) -> None:
+    """Add users, and tasks of them in turn; times have milliseconds, which is all that JavaScript's have."""
+    execute(
+        url,
+        f"INSERT INTO users SELECT ('{_PREFIX}' || lpad(to_hex(n), 12, '0'))::uuid, 'user' || n || '@example.com',"
+        " '-', now() FROM generate_series(%s, %s) AS n",
+        (first, first + users - 1),
+    )
     execute(
         url,
         f"INSERT INTO tasks SELECT gen_random_uuid(), ('{_PREFIX}' || lpad(to_hex(%s + n %% %s), 12, '0'))::uuid,"
         " 'Task number ' || n, repeat('what it is about ', 5), false, moment, moment"
         " FROM (SELECT n, date_trunc('day', now()) - n * interval '1.001 seconds' AS moment"
         " FROM generate_series(1, %s) AS n) AS numbered",
-        (first, max(users, 1), count),
+        (first, users, users * tasks_each),
     )
 
 
-def rotating_ids(url: str) -> list[str]:
-    """Return the ids of tasks of Alice's that are on no first page, to be shown and changed in turn."""
+def rotating_tasks(url: str) -> list[tuple[str, str]]:
+    """Return users in turn, each time with another task, one that is on no first page."""
     rows = execute(
         url,
-        "SELECT id::text FROM tasks WHERE user_id = %s AND title <> %s ORDER BY created_at DESC, id DESC"
-        " OFFSET 500 LIMIT %s",
-        (ALICE, CREATED_TITLE, ROTATING),
+        "SELECT user_id::text, id::text FROM (SELECT user_id, id, row_number() OVER"
+        " (PARTITION BY user_id ORDER BY created_at DESC, id DESC) AS place FROM tasks"
+        " WHERE user_id = ANY(%s::uuid[]) AND title <> %s) AS placed"
+        " WHERE place BETWEEN 51 AND 50 + %s ORDER BY place, user_id",
+        ([user_id(number) for number in range(USERS)], CREATED_TITLE, ROTATING),
     )
-    return [row[0] for row in rows]
+    return [(user, task) for user, task in rows]
 
 
 def tidy(url: str) -> None:

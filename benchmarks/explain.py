@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import psycopg2
 from sqlalchemy.dialects import postgresql
 
-from benchmarks.database import user_id
+from benchmarks.database import LARGE, user_id
 from benchmarks.operations import BODIES, PER_PAGE
 from server.errors import AccessDenied
 from server.handlers.tasks import MAX_PIECE
@@ -62,7 +62,7 @@ class Explainer:
 
 async def _miss(database: RequestDatabase, case: Case) -> None:
     try:
-        await tasks.get(database, user_id(0), case.task_id)
+        await tasks.get(database, user_id(LARGE - 1), case.task_id)
     except AccessDenied:
         return
     raise AssertionError(case)
@@ -106,12 +106,12 @@ async def explain(
     return explainer.plan
 
 
-async def explain_all(url: str, first: int, count: int) -> dict[str, list[Plan]]:
+async def explain_all(url: str, users: int) -> dict[str, list[Plan]]:
     """Return plans of every operation; each is asked for by a user of its own, as far as there are enough."""
     explainer, found, asked = Explainer(url), dict[str, list[Plan]](), TURNS * len(OPERATIONS)
     for turn in range(asked):
         name = list(OPERATIONS)[turn % len(OPERATIONS)]
-        plan = await explain(explainer, OPERATIONS[name], first + count * turn // asked)
+        plan = await explain(explainer, OPERATIONS[name], users * turn // asked)
         found.setdefault(name, []).append(plan)
     return found
 

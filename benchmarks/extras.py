@@ -1,4 +1,4 @@
-"""What is no race against peers: start, memory, logins, and how cost grows with the number of tasks."""
+"""What is not compared with peers: start, memory, logins, and how cost grows with the number of tasks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 
-from benchmarks.database import ALICE, ALICE_EMAIL, ALICE_TASKS, filled_database, rotating_ids, tidy, user_id
+from benchmarks.database import LARGE, execute, filled_database, rotating_tasks, tidy, user_id
 from benchmarks.figures import LIKE
 from benchmarks.machine import CORES, SERVER_CORE, on, pace
-from benchmarks.measure import WRITES, wrk
-from benchmarks.operations import operations
-from benchmarks.smoke import call, make_token
-from benchmarks.subjects import OURS, SECRET, running
+from benchmarks.measure import wrk
+from benchmarks.operations import make_token, operations
+from benchmarks.smoke import call
+from benchmarks.subjects import OURS, running
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ def measure_start(extras: Extras, url: str, folder: Path, options: Options) -> N
 
 
 def measure_logins(extras: Extras, url: str, folder: Path, options: Options) -> None:
-    """Let a crowd log in on all cores, and bcrypt alone check as many passwords, in turns."""
+    """Log in from many clients at a server on all cores, and let bcrypt alone check as many passwords, in turns."""
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(BCRYPT_ROUNDS)).decode()
+    execute(url, "UPDATE users SET password_hash = %s WHERE id = %s", (hashed, user_id(0)))
     count = len(CORES) * (2 if options.quick else 8)
-    body = json.dumps({"email": ALICE_EMAIL, "password": PASSWORD})
+    body = json.dumps({"email": "user0@example.com", "password": PASSWORD})
     pairs = []
     with on(set(CORES)), running(OURS, url, folder, BCRYPT_ROUNDS=str(BCRYPT_ROUNDS)) as server:
         for _ in range(1 if options.quick else 12):
@@ -102,17 +104,11 @@ def _bcrypt_alone(count: int) -> float:
     return float(done.stdout)
 
 
-def hash_password() -> str:
-    """Return the hash with which Alice logs in."""
-    return bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(BCRYPT_ROUNDS)).decode()
-
-
 def measure_growth(extras: Extras, server_url: str, small_url: str, folder: Path, options: Options) -> None:
     """Run one server on the small table and one on a large one, and compare them in turns."""
     deep = [extras.deep // STEP**2, extras.deep // STEP, extras.deep]
-    sizes = {0: ALICE_TASKS} | dict(enumerate(deep, 1))
     with ExitStack() as stack:
-        large_url = stack.enter_context(filled_database(server_url, sizes, extras.large))
+        large_url = stack.enter_context(filled_database(server_url, extras.large, tuple(deep)))
         urls = {"large": large_url, "small": small_url}
         with on(SERVER_CORE):
             servers = {name: stack.enter_context(running(OURS, url, folder)) for name, url in urls.items()}
@@ -123,18 +119,17 @@ def measure_growth(extras: Extras, server_url: str, small_url: str, folder: Path
 def _compare_sizes(
     extras: Extras, urls: dict[str, str], servers: dict[str, Server], folder: Path, options: Options
 ) -> None:
-    token = make_token(SECRET, ALICE)
-    asked = {name: operations(rotating_ids(url)) for name, url in urls.items()}
+    asked = {name: operations(rotating_tasks(url)) for name, url in urls.items()}
     for index, operation in enumerate(asked["small"]):
         pairs = []
         for number in range(1 + (1 if options.quick else 2 * options.rounds)):
             found, paces = {}, [pace()]
             for name in sorted(urls, reverse=number % 2 == 0):
-                said = wrk(servers[name], asked[name][index], token, folder, concurrency=1, seconds=options.seconds / 2)
+                said = wrk(servers[name], asked[name][index], folder, concurrency=1, seconds=options.seconds / 2)
                 found[name] = said["seconds"] / said["requests"]
                 servers[name].rest()
                 paces.append(pace())
-                if operation.name in WRITES:
+                if operation.writes:
                     tidy(urls[name])
             pairs.append((found["large"], found["small"], tuple(paces)))
         extras.growth[operation.name] = extras.ratio(pairs[1:])  # the first is to warm up
@@ -142,7 +137,7 @@ def _compare_sizes(
 
 def _time_lists(extras: Extras, server: Server, deep: list[int]) -> None:
     """Time page 1 of the user with the most tasks, and whole lists, which must grow no more than their users' tasks."""
-    tokens = [make_token(SECRET, user_id(number)) for number in range(1, len(deep) + 1)]
+    tokens = [make_token(user_id(LARGE + place)) for place in range(len(deep))]
     extras.page_ms = 1000 * median(_time(server, "/tasks?page=1&per_page=20", tokens[-1]) for _ in range(TIMES))
     rows: list[list[float]] = []
     pairs: list[Pair] = []

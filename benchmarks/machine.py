@@ -23,19 +23,7 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
 OTHER_CORE = {CORES[1] if len(CORES) > 1 else CORES[0]}
 PACE_STEPS = 450_000  # some 7 ms, three times
-OURS = ("tornado", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema", "bcrypt")
-THEIRS = (
-    "fastapi",
-    "sqlmodel",
-    "flask",
-    "sqlalchemy",
-    "gunicorn",
-    "blacksheep",
-    "asyncpg",
-    "uvicorn",
-    "uvloop",
-    "pyjwt",
-)
+OURS = ("tornado", "httptools", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema", "bcrypt")
 
 
 @contextmanager
@@ -75,27 +63,17 @@ def describe() -> dict[str, str]:
 
 def versions(postgresql: str) -> dict[str, str]:
     """Return the versions of what took part, by side."""
-    ours = ", ".join(f"{name} {version(name)}" for name in OURS)
+    peers = json.loads(_output(str(PEERS_PYTHON), "-m", "pip", "--disable-pip-version-check", "list", "--format=json"))
+    node = json.loads((PEERS / "fastify" / "package.json").read_text("utf-8"))["dependencies"]
     return {
         "PostgreSQL": postgresql,
         "Python": platform.python_version(),
         "wrk": _output("wrk", "--version").split()[1],
-        "this server": ours,
-        "Python peers": _peers_packages(),
-        "Node": f"{_output('node', '--version').strip()}, {_node_packages()}",
+        "this server": ", ".join(f"{name} {version(name)}" for name in OURS),
+        "Python peers": ", ".join(f"{package['name']} {package['version']}" for package in peers),
+        "Node": ", ".join((_output("node", "--version").strip(), *(f"{name} {node[name]}" for name in node))),
     }
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout or "missing"
-
-
-def _peers_packages() -> str:
-    code = f"from importlib.metadata import version as v; print(', '.join(n + ' ' + v(n) for n in {THEIRS}))"
-    return _output(str(PEERS_PYTHON), "-c", code).strip()
-
-
-def _node_packages() -> str:
-    package = json.loads((PEERS / "fastify" / "package.json").read_text("utf-8"))
-    return ", ".join(f"{name} {number}" for name, number in package["dependencies"].items())
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60).stdout or "missing"

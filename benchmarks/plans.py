@@ -6,7 +6,6 @@ Numbers of tasks as arguments take the place of ``SIZES``; then the tables are o
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import machine, upkeep
-from benchmarks.database import ALICE_TASKS, OTHERS_TASKS, execute, filled_database, postgresql_server
+from benchmarks.database import LARGE, TASKS_EACH, execute, filled_database, postgresql_server
 from benchmarks.explain import OPERATIONS, cell, explain_all, explain_many, indexes
-from benchmarks.report import BEGIN, END, _markdown
-from benchmarks.subjects import OURS, POOL
+from benchmarks.report import markdown, write_between
+from benchmarks.subjects import POOL
 from tests.processes import PROJECT
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the larg
 MANY_TURNS = 5
 EXTRAPOLATED = (100_000_000, 10_000_000_000)
 REQUESTS_A_DAY, PEAK, SHARE = 100, 10, 0.7  # of each user; beside the day's mean; of its core that a process may use
+LISTS_A_SECOND = 2_100  # of one process, from docs/performance.md
 UPDATED, FILLFACTORS = 100_000, (100, 90)
 PAGE = PROJECT / "docs" / "scaling.md"
 
@@ -46,14 +46,13 @@ class Found:
 
 def measure(server_url: str, total: int) -> Found:
     """Fill a database with so many tasks, and look."""
-    many = dict(enumerate(MANY, 1)) if total == max(SIZES) else {}
-    sizes = {0: ALICE_TASKS} | many
-    with filled_database(server_url, sizes, total) as url:
+    many = MANY if total == max(SIZES) else ()
+    with filled_database(server_url, total, many) as url:
         print(f"{total:,} tasks are there", flush=True)
         return Found(
             sizes=upkeep.sizes(url),
-            plans=asyncio.run(explain_all(url, max(sizes) + 1, (total - sum(sizes.values())) // OTHERS_TASKS)),
-            many=asyncio.run(explain_many(url, range(1, len(many) + 1), MANY_TURNS)) if many else {},
+            plans=asyncio.run(explain_all(url, (total - sum(many)) // TASKS_EACH)),
+            many=asyncio.run(explain_many(url, range(LARGE, LARGE + len(many)), MANY_TURNS)) if many else {},
             work=upkeep.work(server_url, url),
             updates=[upkeep.updates_in_place(url, one) for one in FILLFACTORS if total == UPDATED],
         )
@@ -92,15 +91,12 @@ def work_table(found: dict[int, Found]) -> Table:
 
 
 def demand_table() -> Table:
-    """Return what users would ask for, and the processes for that, by the lists/s that ``make bench`` found."""
-    measurements = json.loads((PROJECT / "benchmarks" / "results.json").read_text("utf-8"))["measurements"]
-    lists = (OURS.name, "list", 32)
-    ours = [one["rate"] for one in measurements if (one["subject"], one["operation"], one["concurrency"]) == lists]
+    """Return what users would ask for, and the processes for that."""
     rows = [["tasks", "users", "requests/s at the peak", "processes", "connections"]]
     for total in (1_000_000, *EXTRAPOLATED):
-        users = total // OTHERS_TASKS
+        users = total // TASKS_EACH
         peak = users * REQUESTS_A_DAY * PEAK / 86_400
-        processes = math.ceil(peak / (SHARE * median(ours)))
+        processes = math.ceil(peak / (SHARE * LISTS_A_SECOND))
         rows.append([f"{number:,.0f}" for number in (total, users, peak, processes, processes * POOL)])
     return rows
 
@@ -140,11 +136,10 @@ def main() -> None:
         work_table(found),
         demand_table(),
     )
-    written = "\n" + "\n".join(map(_markdown, tables)) + "\n" + below + "\n"
+    written = "\n" + "\n".join(map(markdown, tables)) + "\n" + below + "\n"
     print(written)
     if not asked:
-        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        PAGE.write_text(before + BEGIN + written + END + rest.partition(END)[2], "utf-8")
+        write_between(PAGE, written, PAGE)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
--- wrk's script: sends the requests of one operation in turn, and prints what came of them as a line of JSON.
--- Arguments: method, token, file with one path a line, body (may be empty).
+-- wrk's script: sends the requests of one operation in turn, and prints the result as a line of JSON.
+-- Arguments: method, file with a token and a path on each line, body (may be empty).
 local requests, turn = {}, 0
 
 function init(arguments)
-  local method, token, paths, body = arguments[1], arguments[2], arguments[3], arguments[4]
-  local headers = { ["Authorization"] = "Bearer " .. token }
-  if body ~= "" then
-    headers["Content-Type"] = "application/json"
-  else
-    body = nil
-  end
-  for path in io.lines(paths) do
-    requests[#requests + 1] = wrk.format(method, path, headers, body)
+  local method, file, body = arguments[1], arguments[2], arguments[3]
+  for line in io.lines(file) do
+    local token, path = line:match("(%S+) (%S+)")
+    local headers = { ["Authorization"] = "Bearer " .. token }
+    if body ~= "" then
+      headers["Content-Type"] = "application/json"
+    end
+    requests[#requests + 1] = wrk.format(method, path, headers, body ~= "" and body or nil)
   end
 end
 

@@ -1,4 +1,4 @@
-"""Who is measured, and how each is started, ended and looked at."""
+"""What is measured, and how each is started, ended and observed."""
 
 from __future__ import annotations
 
@@ -20,82 +20,144 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
+ENDING_SECONDS = 3  # Robyn does not end on SIGTERM
 REST_ATTEMPTS = 50
 POOL = 10
 SECRET = "a-secret-of-the-benchmark-32-bytes-long"  # noqa: S105
 PEERS = PROJECT / "benchmarks" / "peers"
 PEERS_PYTHON = PROJECT / ".venv" / "peers" / "bin" / "python"
-UVICORN = (str(PEERS_PYTHON), "-m", "uvicorn", "--loop", "uvloop", "--http", "httptools")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is measured; ``{port}`` in the command is where to listen, and ``probe`` fails if it is not installed."""
+    """What is measured; ``{port}`` in the command is where to listen, and ``probe`` fails if it is not installed."""
 
     name: str
     title: str
+    setup: str
     command: tuple[str, ...]
     folder: Path | None = None
     probe: tuple[str, ...] = ()
+    log: str = "access log on"
+
+    @property
+    def configuration(self) -> str:
+        """How it was configured, for people."""
+        return ", ".join(part for part in (self.setup, self.log) if part)
 
     def installed(self) -> bool:
-        """Tell whether its packages are there."""
+        """Tell whether its packages are installed."""
         try:
             done = subprocess.run(
-                self.probe or ("true",), cwd=self.folder, capture_output=True, check=False, timeout=20
+                self.probe or ("true",), cwd=self.folder, capture_output=True, check=False, timeout=PATIENCE_SECONDS
             )
         except OSError:
             return False
         return done.returncode == 0
 
 
-def _python_peer(name: str, title: str, packages: str, *command: str) -> Subject:
-    return Subject(name, title, command, PEERS, (str(PEERS_PYTHON), "-c", f"import {packages}"))
+def _probe(packages: str) -> tuple[str, ...]:
+    find_all = f"all(map(importlib.util.find_spec, {packages.split(', ')}))"
+    return (str(PEERS_PYTHON), "-c", f"import importlib.util, sys; sys.exit(not {find_all})")
 
 
-OURS = Subject("ours", "this server", (sys.executable, str(PROJECT / "run.py")))
-FASTAPI = _python_peer(
-    *(
-        "fastapi",
-        "FastAPI + SQLModel + asyncpg",
-        "fastapi, sqlmodel, asyncpg, greenlet, uvicorn, uvloop, httptools, jwt",
+def _python_peer(
+    title: str, *, setup: str, packages: str, command: tuple[str, ...], on: tuple[str, ...], off: tuple[str, ...]
+) -> tuple[Subject, Subject]:
+    """Return a Python peer with its access log, and without; ``on`` and ``off`` are the options for that."""
+    probe = _probe(packages)
+    return (
+        Subject(title, title, setup, (*command, *on), PEERS, probe),
+        Subject(title + ", access log off", title, setup, (*command, *off), PEERS, probe, "access log off"),
+    )
+
+
+def _uvicorn_peer(title: str, application: str, setup: str, packages: str) -> tuple[Subject, Subject]:
+    options = ("--loop", "uvloop", "--http", "httptools", "--port", "{port}")
+    return _python_peer(
+        title,
+        setup=f"{setup}; uvicorn, uvloop, httptools",
+        packages=f"{packages}, asyncpg, uvicorn, uvloop, httptools, jwt",
+        command=(str(PEERS_PYTHON), "-m", "uvicorn", *options, application),
+        on=(),
+        off=("--no-access-log",),
+    )
+
+
+OURS = Subject("ours", "this server", "`python run.py`, asyncio, aiopg", (sys.executable, str(PROJECT / "run.py")))
+FASTAPI = _uvicorn_peer("FastAPI + SQLModel", "fastapi_sqlmodel:app", "asyncpg", "fastapi, sqlmodel, greenlet")
+LITESTAR = _uvicorn_peer(
+    "Litestar + SQLAlchemy",
+    "litestar_sqlalchemy:app",
+    "asyncpg, msgspec",
+    "litestar, advanced_alchemy, msgspec, greenlet",
+)
+BLACKSHEEP = _uvicorn_peer(
+    "BlackSheep + asyncpg", "blacksheep_asyncpg:app", "orjson, pydantic", "blacksheep, orjson, pydantic"
+)
+GRANIAN = _python_peer(
+    "BlackSheep + asyncpg on granian",
+    setup="orjson, pydantic; granian, 1 worker, uvloop",
+    packages="blacksheep, asyncpg, orjson, pydantic, granian, uvloop, jwt",
+    command=(
+        *(str(PEERS_PYTHON), "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", "{port}", "blacksheep_asyncpg:app"),
     ),
-    *(*UVICORN, "--port", "{port}", "fastapi_sqlmodel:app"),
+    on=("--access-log",),
+    off=(),
+)
+SANIC = _python_peer(
+    "Sanic + asyncpg",
+    setup="orjson, pydantic; its own server, 1 worker, uvloop",
+    packages="sanic, asyncpg, orjson, pydantic, jwt",
+    command=(str(PEERS_PYTHON), "-m", "sanic", "sanic_asyncpg:app", "--host", "127.0.0.1", "--port", "{port}"),
+    on=("--access-logs",),
+    off=("--no-access-logs",),
+)
+ROBYN = Subject(
+    "Robyn + asyncpg",
+    "Robyn + asyncpg",
+    "orjson, pydantic; its own server, 1 process, 1 worker",
+    (str(PEERS_PYTHON), "robyn_asyncpg.py"),
+    PEERS,
+    _probe("robyn, asyncpg, orjson, pydantic, jwt"),
+    "it has no access log",
 )
 FLASK = _python_peer(
-    *("flask", "Flask + SQLAlchemy on gunicorn", "flask, sqlalchemy, psycopg2, marshmallow, gunicorn, jwt"),
-    *(str(PEERS_PYTHON), "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", str(POOL)),
-    *("--access-logfile", "-", "--keep-alive", "75", "--bind", "127.0.0.1:{port}", "flask_sqlalchemy:app"),
+    "Flask + SQLAlchemy",
+    setup="psycopg2, marshmallow; gunicorn, 1 worker, 10 threads",
+    packages="flask, sqlalchemy, psycopg2, marshmallow, gunicorn, jwt",
+    command=(
+        *(str(PEERS_PYTHON), "-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", str(POOL)),
+        *("--keep-alive", "75", "--bind", "127.0.0.1:{port}", "flask_sqlalchemy:app"),
+    ),
+    on=("--access-logfile", "-"),
+    off=(),
 )
 FASTIFY = Subject(
-    *("fastify", "Fastify + pg", ("node", "server.js"), PEERS / "fastify"),
+    "Fastify + pg",
+    "Fastify + pg",
+    "Node.js, JSON Schema",
+    ("node", "server.js"),
+    PEERS / "fastify",
     ("node", "--input-type=module", "--eval", "import 'fastify'; import '@fastify/jwt'; import 'pg'"),
 )
-BLACKSHEEP = _python_peer(
-    *("blacksheep", "BlackSheep + raw asyncpg + orjson", "blacksheep, asyncpg, orjson, pydantic, uvicorn, uvloop, jwt"),
-    *(*UVICORN, "--port", "{port}", "blacksheep_asyncpg:app"),
+BASELINE = Subject(
+    "baseline",
+    "baseline",
+    "asyncio, httptools, one aiopg statement, a constant; nothing else",
+    (sys.executable, "-m", "benchmarks.baselines.asyncio_aiopg", "{port}"),
+    PROJECT,
+    log="",
 )
-TORNADO = Subject(
-    *("tornado", "bare Tornado", (sys.executable, "-m", "benchmarks.baselines.tornado_constant", "{port}"), PROJECT)
-)
-BOTH = Subject(
-    *(
-        "both",
-        "bare Tornado with aiopg",
-        (sys.executable, "-m", "benchmarks.baselines.tornado_aiopg", "{port}"),
-        PROJECT,
-    )
-)
-AIOPG = Subject(*("aiopg", "aiopg alone", (sys.executable, "-m", "benchmarks.baselines.aiopg_statement"), PROJECT))
-SERVERS = (OURS, FASTAPI, FLASK, FASTIFY, BLACKSHEEP)
-CONSTANT = (TORNADO, BOTH)
-EVERYBODY = (*SERVERS, *CONSTANT, AIOPG)
+PYTHON_PEERS = (*BLACKSHEEP, *GRANIAN, *SANIC, ROBYN, *LITESTAR, *FASTAPI, *FLASK)
+SUBJECTS = (OURS, *PYTHON_PEERS, FASTIFY, BASELINE)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A subject that listens."""
+    """A subject that runs."""
 
     subject: Subject
     port: int
@@ -129,7 +191,7 @@ class Server:
 def running(subject: Subject, url: str, folder: Path, **settings: str) -> Iterator[Server]:
     """Start a server on the cores of this thread, its output in a file, and wait until it listens."""
     port = free_port()
-    log = folder / f"{subject.name}-{port}.log"
+    log = folder / f"{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [part.format(port=port) for part in subject.command],
@@ -168,14 +230,14 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.002)
-    raise RuntimeError(f"{log.name} does not listen:\n{log.read_text('utf-8', 'replace')[-2000:]}")
+    raise RuntimeError(f"{process.args!r} does not listen:\n{log.read_text('utf-8', 'replace')[-2000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(PATIENCE_SECONDS)
+        process.wait(ENDING_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks.operations import NAMES
-from benchmarks.subjects import BLACKSHEEP, FASTAPI, FLASK, SERVERS
+from benchmarks.subjects import BASELINE, BLACKSHEEP, FASTAPI, FASTIFY, FLASK, OURS, PYTHON_PEERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.extras import Extras
     from benchmarks.figures import Figures
     from benchmarks.measure import Measurement, Options
+    from benchmarks.subjects import Subject
 
-RATES = ((FASTAPI, 3.5), (FLASK, 3.5), (BLACKSHEEP, 0.8))
+    Of = Callable[[Measurement, Measurement], float]
+
+RATES = ((BLACKSHEEP[0], 1.25), (BLACKSHEEP[1], 1.1), (FASTAPI[0], 6), (FLASK[0], 5))
+CONNECTIONS = 32  # of the targets that name no other number
 
 
 @dataclass(frozen=True)
@@ -24,66 +30,76 @@ class Target:
     limit: float
     at_least: bool
     values: dict[str, float | None]
-    unit: str = "x"
+    unit: str = ""
+    peers: dict[str, str] = field(default_factory=dict)  # whose value it is, where it can be any peer's
 
     @property
     def bound(self) -> str:
         """The limit, for people."""
-        return f"{'>=' if self.at_least else '<='} {self.limit:g}{self.unit}"
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
 
     @property
     def verdict(self) -> str:
         """Whether it is reached, and if not, where and by how much."""
-        known = {name: value for name, value in self.values.items() if value is not None}
-        missed = [f"{name} by {self._missing(value):.0%}" for name, value in known.items() if self._missing(value) > 0]
+        missed = [name for name, value in self.values.items() if value and self._missing(value) > 0]
         if missed:
-            return "missed: " + ", ".join(missed).replace("all by", "by")
-        return "reached" if len(known) == len(self.values) else "no figure"
+            by = ", ".join(f"{name} by {self._missing(self.values[name] or 0):.0%}" for name in missed)
+            peers = sorted({self.peers[name] for name in missed if name in self.peers})
+            return f"missed: {by.replace('all by', 'by')}" + (f" ({'; '.join(peers)})" if peers else "")
+        return "no figure" if None in self.values.values() else "reached"
 
     def _missing(self, value: float) -> float:
         return 1 - value / self.limit if self.at_least else value / self.limit - 1
 
 
+def ratios(figures: Figures, other: Subject, concurrency: int, of: Of) -> dict[str, float | None]:
+    """Return what ``of`` makes of our measurement and another's, for each operation."""
+    return {name: figures.ratio((OURS.name, other.name), name, concurrency, of) for name in NAMES}
+
+
+def rate(ours: Measurement, other: Measurement) -> float:
+    """Return how many times the other's requests ours are."""
+    return ours.rate / other.rate
+
+
 def targets(figures: Figures, extras: Extras, options: Options) -> list[Target]:
     """Return every target with its figures."""
-    found = []
-    for peer, limit in RATES:
-        if figures.has(peer.name):
-            values = _each(figures, ("ours", peer.name), 32, lambda ours, other: ours.rate / other.rate)
-            found.append(Target(f"requests/s beside {peer.title}", limit, True, values))
-    cpu = _each(figures, ("ours", "tornado", "aiopg"), 32, lambda ours, *alone: ours.cpu / sum(f.cpu for f in alone))
-    found.append(Target("CPU per request beside bare Tornado + aiopg alone", 1.25, False, cpu))
-    together = _each(figures, ("ours", "both"), 32, lambda ours, both: ours.cpu / both.cpu)
-    found.append(Target("CPU per request beside both in one process", 1.25, False, together))
+    found = [
+        Target(f"requests/s ÷ {peer.name}", limit, True, ratios(figures, peer, CONNECTIONS, rate))
+        for peer, limit in RATES
+        if figures.has(peer.name)
+    ]
+    if figures.has(FASTIFY.name):
+        values = ratios(figures, FASTIFY, CONNECTIONS, lambda ours, other: other.cpu / ours.cpu)
+        found.append(Target(f"{FASTIFY.name}'s processor time ÷ ours", 0.5, True, values))
+    values = ratios(figures, BASELINE, CONNECTIONS, lambda ours, other: ours.cpu / other.cpu)
+    found.append(Target("processor time ÷ baseline", 2, False, values))
     for concurrency in sorted({32, 100} & set(options.concurrencies)):
-        tail = _each(figures, ("ours",), concurrency, lambda ours: ours.p99 / ours.p50)
-        found.append(Target(f"p99 beside p50, {concurrency} connections", 3, False, tail))
-        found.append(
-            Target(f"best peer's p99 beside ours, {concurrency} connections", 1, True, _tails(figures, concurrency))
-        )
+        where = f", {concurrency} connections"
+        tail = ratios(figures, OURS, concurrency, lambda ours, _: ours.p99 / ours.p50)
+        found += [
+            _nearest(figures, f"requests/s ÷ best Python peer{where}", concurrency, rate),
+            _nearest(figures, f"best Python peer's p99 ÷ ours{where}", concurrency, lambda ours, o: o.p99 / ours.p99),
+            Target(f"p99 ÷ p50{where}", 2, False, tail),
+        ]
+    idle = extras.memory[OURS.name]["idle"]["rss"]
     return [
         *found,
-        Target("start to first 200", 1, False, {"all": extras.start_seconds}, " s"),
-        Target("idle memory (RSS)", 80, False, {"all": extras.memory["ours"]["idle"]["rss"]}, " MB"),
-        Target("logins/s beside bcrypt alone", 0.95, True, {"all": extras.logins}),
-        Target(f"cost with {extras.large:,} tasks beside {extras.small:,}", 1.2, False, dict(extras.growth)),
+        Target("start to first 200", 0.7, False, {"all": extras.start_seconds}, " s"),
+        Target("idle memory (RSS)", 75, False, {"all": idle}, " MB"),
+        Target("logins/s ÷ bcrypt alone", 0.95, True, {"all": extras.logins}),
+        Target(f"time with {extras.large:,} tasks ÷ with {extras.small:,}", 1.2, False, dict(extras.growth)),
         Target(f"page 1 of {extras.deep:,} tasks", 50, False, {"list": extras.page_ms}, " ms"),
-        Target("whole list, time for each task: 100 times as many", 1.2, False, {"list": extras.whole_list_growth}),
+        Target("whole list, time per task, 100 times the tasks", 1.2, False, {"list": extras.whole_list_growth}),
     ]
 
 
-def _each(figures: Figures, names: tuple[str, ...], concurrency: int, of: object) -> dict[str, float | None]:
-    return {name: figures.ratio(names, name, concurrency, of) for name in NAMES}  # type: ignore[arg-type]
-
-
-def _tails(figures: Figures, concurrency: int) -> dict[str, float | None]:
-    """Return for each operation the p99 of the peer that is nearest to ours or below it."""
-
-    def of(ours: Measurement, other: Measurement) -> float:
-        return other.p99 / ours.p99
-
-    found: dict[str, float | None] = {}
+def _nearest(figures: Figures, name: str, concurrency: int, of: Of) -> Target:
+    """Return the target that no Python peer is ahead, with or without its access log; the values are the least."""
+    found = {peer.name: ratios(figures, peer, concurrency, of) for peer in PYTHON_PEERS}
+    values: dict[str, float | None] = {}
+    peers: dict[str, str] = {}
     for operation in NAMES:
-        ratios = [figures.ratio(("ours", peer.name), operation, concurrency, of) for peer in SERVERS[1:]]
-        found[operation] = min((ratio for ratio in ratios if ratio is not None), default=None)
-    return found
+        known = [(one[operation] or 0, peer) for peer, one in found.items() if one[operation] is not None]
+        values[operation], peers[operation] = min(known, default=(None, ""))
+    return Target(name, 1, True, values, peers=peers)

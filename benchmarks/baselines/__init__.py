@@ -1,1 +1,1 @@
-"""What a request cannot cost less than, with these parts."""
+"""The least that a request can cost with the parts that this server uses."""

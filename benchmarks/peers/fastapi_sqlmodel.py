@@ -92,12 +92,6 @@ Session = Annotated[AsyncSession, Depends(open_session)]
 User = Annotated[UUID, Depends(current_user)]
 
 
-@app.get("/health")
-async def health() -> dict[str, str]:
-    """Answer."""
-    return {"status": "ok"}
-
-
 @app.get("/tasks")
 async def list_tasks(
     session: Session, user: User, page: Annotated[int, Query(ge=1)] = 1, per_page: Annotated[int, Query(le=100)] = 20

@@ -33,7 +33,6 @@ const one = object({ task })
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 })
 const app = Fastify({ logger: true })
 app.register(jwt, { secret: process.env.BETTER_AUTH_SECRET, verify: { algorithms: ['HS256'] } })
-app.get('/health', async () => ({ status: 'ok' }))
 
 app.register(async tasks => {
   tasks.addHook('onRequest', request => request.jwtVerify())

@@ -1,0 +1,166 @@
+"""Litestar with its SQLAlchemy plugin on asyncpg and its JWT backend; msgspec reads and writes the bodies."""
+
+import math
+import os
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from litestar import Litestar, Request, get, post, put
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotFoundException
+from litestar.params import Parameter
+from litestar.plugins.sqlalchemy import AsyncSessionConfig, EngineConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from litestar.security.jwt import JWTAuth, Token
+from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
+from sqlalchemy import DateTime, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+URL = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://")
+Title = Annotated[str, Meta(min_length=1, max_length=100)]
+Description = Annotated[str, Meta(max_length=500)]
+
+
+class Base(DeclarativeBase):
+    """What the models share."""
+
+
+class Task(Base):
+    """A task as it is stored."""
+
+    __tablename__ = "tasks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID]
+    title: Mapped[str]
+    description: Mapped[str | None]
+    completed: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class TaskCreate(Struct):
+    """The body of a POST."""
+
+    title: Title
+    description: Description | None = None
+
+
+class TaskUpdate(Struct):
+    """The body of a PUT."""
+
+    title: Title | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    completed: bool | UnsetType = UNSET
+
+
+class TaskPublic(Struct):
+    """A task in a response."""
+
+    id: UUID
+    title: str
+    description: str | None
+    completed: bool
+    user_id: UUID
+    created_at: datetime
+    updated_at: datetime
+
+
+class OneTask(Struct):
+    """The response with one task."""
+
+    task: TaskPublic
+
+
+class Pagination(Struct):
+    """Where a page is."""
+
+    page: int
+    per_page: int
+    total: int
+    pages: int
+
+
+class TaskPage(Struct):
+    """The response with a page of tasks."""
+
+    tasks: list[TaskPublic]
+    pagination: Pagination
+
+
+Authenticated = Request[UUID, Token, Any]
+
+
+async def retrieve_user(token: Token, _: ASGIConnection[Any, Any, Any, Any]) -> UUID | None:
+    """Return the user that a token names."""
+    return UUID(token.sub)
+
+
+def one(task: Task) -> OneTask:
+    """Return the response with a task."""
+    return OneTask(convert(task, TaskPublic, from_attributes=True))
+
+
+async def find(db_session: AsyncSession, user: UUID, task_id: UUID) -> Task:
+    """Return one of the user's tasks."""
+    task = await db_session.scalar(select(Task).where(Task.id == task_id, Task.user_id == user))
+    if task is None:
+        raise NotFoundException
+    return task
+
+
+@get("/tasks")
+async def list_tasks(
+    request: Authenticated,
+    db_session: AsyncSession,
+    page: Annotated[int, Parameter(ge=1)] = 1,
+    per_page: Annotated[int, Parameter(le=100)] = 20,
+) -> TaskPage:
+    """List a page of the user's tasks, newest first."""
+    total = await db_session.scalar(select(func.count()).select_from(Task).where(Task.user_id == request.user)) or 0
+    newest_first = select(Task).where(Task.user_id == request.user).order_by(Task.created_at.desc(), Task.id.desc())
+    tasks = (await db_session.scalars(newest_first.offset((page - 1) * per_page).limit(per_page))).all()
+    found = convert(tasks, list[TaskPublic], from_attributes=True)
+    return TaskPage(found, Pagination(page, per_page, total, math.ceil(total / per_page)))
+
+
+@post("/tasks")
+async def create_task(request: Authenticated, db_session: AsyncSession, data: TaskCreate) -> OneTask:
+    """Create a task."""
+    now = datetime.now(UTC)
+    task = Task(user_id=request.user, created_at=now, updated_at=now, **structs.asdict(data))
+    db_session.add(task)
+    await db_session.commit()
+    return one(task)
+
+
+@get("/tasks/{task_id:uuid}")
+async def show_task(request: Authenticated, db_session: AsyncSession, task_id: UUID) -> OneTask:
+    """Show a task."""
+    return one(await find(db_session, request.user, task_id))
+
+
+@put("/tasks/{task_id:uuid}")
+async def update_task(request: Authenticated, db_session: AsyncSession, task_id: UUID, data: TaskUpdate) -> OneTask:
+    """Update a task."""
+    task = await find(db_session, request.user, task_id)
+    for name, value in structs.asdict(data).items():
+        if value is not UNSET:
+            setattr(task, name, value)
+    task.updated_at = datetime.now(UTC)
+    await db_session.commit()
+    return one(task)
+
+
+database = SQLAlchemyAsyncConfig(
+    connection_string=URL,
+    engine_config=EngineConfig(pool_size=10, max_overflow=0),
+    session_config=AsyncSessionConfig(expire_on_commit=False),
+)
+jwt_auth = JWTAuth[UUID](retrieve_user_handler=retrieve_user, token_secret=os.environ["BETTER_AUTH_SECRET"])
+app = Litestar(
+    [list_tasks, create_task, show_task, update_task],
+    plugins=[SQLAlchemyPlugin(config=database)],
+    on_app_init=[jwt_auth.on_app_init],
+)
