@@ -142,7 +142,7 @@ async def test_connections_are_few_and_end_with_the_server(tmp_path: Path) -> No
     limiter = RateLimiter(limits.parse("3/minute"), f"redis://127.0.0.1:{port}")
     async with redis(tmp_path, port), Redis(port=port) as client:
         await asyncio.gather(*(limiter.count_attempt("login", f"192.0.2.{i}") for i in range(100)))
-        assert len(await client.client_list()) == 1 + MAX_CONNECTIONS
+        assert 1 < len(await client.client_list()) <= 1 + MAX_CONNECTIONS
         await limiter.close()
         assert len(await client.client_list()) == 1
 
