@@ -64,6 +64,10 @@ def test_aiopgs_connection_is_told_by_ready_what_its_socket_has() -> None:
     assert list(signature.parameters) == ["weak_self"]
 
 
+def test_aiopgs_cursor_waits_for_a_response_with_poll() -> None:
+    assert "await self._conn._poll(waiter, timeout)" in inspect.getsource(aiopg.Cursor.execute)
+
+
 def test_psycopg2s_library_is_in_the_module_psycopg2() -> None:
     # As read in psycopg2 2.9.13: the C module, whose file leads to the libpq that it is linked to.
     assert sys.modules["psycopg2._psycopg"].__file__

@@ -115,6 +115,20 @@ class Connection(aiopg.Connection):
         if idle:
             connection.close()
 
+    async def _poll(self, waiter: asyncio.Future[None], _timeout: float) -> None:
+        """Wait for the response to a statement, as long as the caller's deadline allows.
+
+        aiopg's own has a deadline too, and raises CancelledError when the server cancels the statement.
+        """
+        self._ready(self._weakref)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            self._waiter = None
+
     def close(self) -> asyncio.Future[None]:
         """Close the connection, and leave its descriptor alone from then on: another part may own the number soon.
 

@@ -80,7 +80,8 @@ class PostgresDriver:
             clock = asyncio.get_running_loop().time
             started = clock()
             try:
-                rows = await self._run(cursor, text, values)
+                await cursor.execute(text, values)
+                rows = await cursor.fetchall()
             except psycopg2.Error as error:
                 state = error.pgcode or ""
                 if state == READ_ONLY or state.startswith(SHUTDOWN):
@@ -135,19 +136,6 @@ class PostgresDriver:
         """Close what was not used since a moment: when one is lost, only those used later are known to live."""
         while self.idle and self.idle[0][1] < unused_since:
             self.idle.popleft()[0].connection.close()
-
-    @staticmethod
-    async def _run(cursor: Cursor, text: str, parameters: dict[str, Any]) -> list[Row]:
-        try:
-            await cursor.execute(text, parameters)
-        except asyncio.CancelledError as error:
-            # aiopg reports a statement that the server cancelled as if this task had been.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise DatabaseUnavailable("the server cancelled the statement") from error
-        rows: list[Row] = await cursor.fetchall()
-        return rows
 
 
 def _translate(error: psycopg2.Error, *, closed: bool) -> Exception:

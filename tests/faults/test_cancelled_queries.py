@@ -105,10 +105,8 @@ def assert_each_failure_is_logged(server: Server, outcomes: list[Outcome]) -> No
         assert (outcome.status, outcome.json) == (500, UNAVAILABLE)
         event = events[outcome.headers["x-request-id"]]
         error = event["exception"][0]
-        assert (error["exc_type"], error["exc_value"]) == (
-            "DatabaseUnavailable",
-            "the server cancelled the statement",
-        )
+        assert error["exc_type"] == "DatabaseUnavailable"
+        assert error["exc_value"].startswith("57014: ")  # query_canceled
         assert "post" in [frame["name"] for frame in error["frames"]]
     assert len(events) == len(outcomes)
     assert server.events("internal_error") == []
