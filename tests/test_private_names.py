@@ -9,14 +9,15 @@ import sys
 import aiopg
 import pytest
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler
+from tornado.web import RequestHandler, _HandlerDelegate
 
 from server.database.aiopg_connection import Connector
 
-# As read in Tornado 6.6.1; each is overridden or set in server/http/ only.
+# As read in Tornado 6.6.1; each is overridden, set or called in server/http/ only.
 TORNADO_NAMES = {
     "_headers": (RequestHandler.clear, "self._headers = "),  # the response's; clear() leaves out Tornado's own
     "_write_buffer": (RequestHandler.clear, "self._write_buffer: list[bytes] = []"),  # the response's content
+    "_execute": (_HandlerDelegate, "self.handler._execute(transforms, *self.path_args, **self.path_kwargs)"),  # runs it
     "_parse_body": (RequestHandler, "self.request._parse_body()"),  # would parse forms; is overridden to do nothing
 }
 # As read in aiopg 1.4.0.

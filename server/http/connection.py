@@ -320,7 +320,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = math.inf if self._body_parsed else self._loop.time() + BODY_SECONDS
         self._exchange = exchange
         self.state.in_flight.add(exchange)
-        self.state.router.find_handler(request).finish()
+        self.state.router.run(request)
 
     def _read_body(self, exchange: Exchange) -> bool:
         """Read what has arrived of the body, and return whether there is more to read."""
