@@ -360,3 +360,10 @@ async def test_a_client_that_ends_its_side_is_still_responded_to(alice: Person) 
         for _ in range(3):
             assert (await connection.read_answer()).status == 200
         assert await connection.read_to_end() == b""
+
+
+@pytest.mark.parametrize(("path", "name"), [("/tasks", b"WWW-Authenticate"), ("/openapi.json", b"ETag")])
+async def test_names_of_headers_are_spelled_as_the_document_spells_them(client: Client, path: str, name: bytes) -> None:
+    async with connect(client) as connection:
+        await connection.send(head("GET", path))
+        assert b"\r\n%s: " % name in await connection.read_head()

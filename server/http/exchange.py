@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from server.http.connection import Connection
 
 MAX_QUERY_PARAMETERS = 1000
+# Tornado writes names its own way; some generated clients find a header only as the OpenAPI document spells it.
+SPELLING = {"Etag": "ETag", "Www-Authenticate": "WWW-Authenticate"}
 DROPPED_BYTES = 16 * 1024 * 1024  # of a body that no handler reads; a longer one costs its connection
 
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+(.*)", re.IGNORECASE)
@@ -214,7 +216,7 @@ class Exchange(HTTPConnection):
             framing += "Connection: close\r\n"
         elif self._version == "HTTP/1.0":
             framing += "Connection: keep-alive\r\n"
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.get_all()])
+        fields = "".join([f"{SPELLING.get(name, name)}: {value}\r\n" for name, value in headers.get_all()])
         first_line = f"HTTP/1.1 {status} {start_line.reason}\r\n"
         head = f"{first_line}{self._default_headers}{fields}{framing}\r\n".encode("latin-1")
         return self._send(head, chunk or b"")
