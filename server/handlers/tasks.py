@@ -199,10 +199,10 @@ class TaskItemHandler(TaskHandler):
 
     def condition(self) -> tasks.Condition | None:
         """Return what ``If-Match`` and ``If-None-Match`` together ask of a write (RFC 9110 section 13.2.2)."""
-        match, none_match = [self.request.headers.get(name) for name in CONDITIONS]
-        if none_match == "*":
+        match, none_match = self.request.headers.get("If-Match"), self.request.headers.get("If-None-Match", "")
+        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # with other tags it is invalid: write nothing
             return tasks.Condition(set())
-        refused = tagged_times(none_match or "", ignored="W/")  # RFC 9110 section 13.1.2: compared weakly
+        refused = tagged_times(none_match, ignored="W/")  # RFC 9110 section 13.1.2: compared weakly
         if match in (None, "*"):
             return tasks.Condition(refused, negated=True) if refused else None
         return tasks.Condition(tagged_times(match) - refused)
