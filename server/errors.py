@@ -3,7 +3,7 @@
 tornado.web.HTTPError
 └── ApiError                    status, message, headers, details
     ├── BadRequest              400  not HTTP
-    ├── ValidationFailed        400  a body or query parameter that breaks its rule; details name the fields
+    ├── ValidationFailed        400  a body, query parameter or header that breaks its rule; details name the fields
     ├── NotJson                 400 or 422, by contract
     ├── Unauthorized            401  no valid token
     ├── InvalidCredentials      401  log in
