@@ -1,4 +1,4 @@
-"""Every answer that is no success, as an exception; one renderer (``BaseHandler.write_error``) turns them into JSON.
+"""Every error response, as an exception; one renderer (``BaseHandler.write_error``) turns them into JSON.
 
 tornado.web.HTTPError
 └── ApiError                    status, message, headers, details
@@ -7,7 +7,7 @@ tornado.web.HTTPError
     ├── NotJson                 400 or 422, by contract
     ├── Unauthorized            401  no valid token
     ├── InvalidCredentials      401  log in
-    ├── AccessDenied            403  somebody else's task
+    ├── AccessDenied            403  another user's task
     ├── HttpsRequired           403
     ├── NotFound                404  unknown path
     │   └── TaskNotFound        404
@@ -42,12 +42,12 @@ CHALLENGE = 'Bearer realm="todo-api"'  # RFC 9110 section 11.6.1: every 401 has 
 
 
 class ApiError(HTTPError):
-    """An answer with a JSON body ``{"error": message}``.
+    """A response with a JSON body ``{"error": message}``.
 
     Args:
         message: for people, instead of the class's own.
-        details: ``{"field", "message"}`` for each fault of the input.
-        headers: more headers of the answer.
+        details: ``{"field", "message"}`` for each validation error.
+        headers: additional headers of the response.
     """
 
     status: ClassVar[int]
@@ -66,7 +66,7 @@ class ApiError(HTTPError):
         self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
-        """Return the answer's JSON."""
+        """Return the JSON of the response."""
         return {"error": self.text, **({"details": self.details} if self.details else {})}
 
 

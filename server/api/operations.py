@@ -26,8 +26,8 @@ class Operation:
         body: the file in ``schemas/`` of the request's body, None if it has none.
         query: the query parameters, each a whole number from 1, and their maxima.
         request_headers: the headers of a request that change what the verb does.
-        headers: the headers of a success, beside those of every answer.
-        errors: what can go wrong, beside what the kind of handler implies.
+        headers: the headers of a success, in addition to those of every response.
+        errors: those of the operation, in addition to those that the kind of handler implies.
     """
 
     name: str

@@ -178,7 +178,7 @@ class BaseHandler(Handler):
         self.finish(orjson.dumps(value))
 
     def compute_etag(self) -> str | None:
-        """Give a hash of the body, if the answer may be kept (RFC 9110 section 8.8.3)."""
+        """Return a hash of the body, if the response may be stored (RFC 9110 section 8.8.3)."""
         return None if self.cache_control == "no-store" else super().compute_etag()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and 
 
 
 class TaskHandler(PrivateHandler):
-    """A handler whose successful answers only their user may keep, and ask each time whether they still hold."""
+    """Private responses: cacheable by their user only, and always revalidated."""
 
     cache_control = "private, no-cache"
     etag: str | None = None
@@ -212,7 +212,7 @@ def parse_task_id(text: str) -> str:
     """Return the id that a path names.
 
     Raises:
-        TaskNotFound: for what is no UUID.
+        TaskNotFound: if it is not a UUID.
     """
     found = parse_uuid(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""Statements on tasks; each names the owner: nobody's task is read or changed first and checked after (FR-019)."""
+"""Statements on tasks. Each names the owner: no task is read or changed before its owner is checked (FR-019)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zlib import crc32
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import JSON, Boolean, TypeDecorator, bindparam, case, cast, func, literal, select, true, tuple_
-from sqlalchemy.dialects.postgresql import insert  # whose ON CONFLICT is SQLite's too
+from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's too
 
 from server import clock
 from server.database.tables import HAS_KEY, Duration, Timestamp, tasks
@@ -170,8 +170,8 @@ async def get(database: RequestDatabase, user_id: str, task_id: str) -> Task:
     """Return a user's task.
 
     Raises:
-        TaskNotFound: if there is none of that id.
-        AccessDenied: if it is somebody else's.
+        TaskNotFound: if there is no task with this id.
+        AccessDenied: if it belongs to another user.
     """
     return _task(await _fetch_owned(database, _select_one, {"owner": user_id, "task_id": task_id}))
 
@@ -214,7 +214,7 @@ async def delete(database: RequestDatabase, user_id: str, task_id: str, conditio
 async def _fetch_owned(
     database: RequestDatabase, statement: Any, parameters: dict[str, Any], condition: Condition | None = None
 ) -> Row:
-    """Run a statement on one owned task; only when it met none, ask why (FR-033)."""
+    """Run a statement on one owned task; if it returns no row, find out why (FR-033)."""
     if condition is not None:
         statement = _conditional[statement]
         parameters |= {"times": orjson.dumps(dict.fromkeys(condition.times)).decode(), "negated": condition.negated}

@@ -22,7 +22,7 @@ has_key = sa.text("idempotency_key IS NOT NULL")
 
 def upgrade() -> None:
     on_postgresql = op.get_context().dialect.name == "postgresql"
-    if on_postgresql:  # everybody's statements wait behind an ALTER TABLE that waits
+    if on_postgresql:  # all other statements queue behind an ALTER TABLE that waits
         op.execute("SET LOCAL lock_timeout = '2s'")
     op.add_column("tasks", sa.Column("idempotency_key", key, nullable=True), if_not_exists=on_postgresql)
     op.add_column("tasks", sa.Column("idempotency_hash", sa.String(64), nullable=True), if_not_exists=on_postgresql)
