@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 NO_EXTRAS: dict[str, Any] = dict.fromkeys(("enable_json", "enable_hstore", "enable_uuid"), False)
 PAIRS = rotating_tasks(os.environ["DATABASE_URL"])
+running: set[asyncio.Task[None]] = set()
 
 
 class StatementKnown(Exception):
@@ -101,7 +102,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Respond to a request."""
-        self._task = asyncio.create_task(self._respond())
+        task = asyncio.create_task(self._respond())
+        running.add(task)  # asyncio keeps no task alive; one that is lost keeps its database connection
+        task.add_done_callback(running.discard)
 
     async def _respond(self) -> None:
         text, turns, response = plan(self._url)
