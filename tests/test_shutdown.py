@@ -6,13 +6,14 @@ import asyncio
 import json
 import signal
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.client import PASSWORD, PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, changed, serving, writes_locked
+from tests.processes import RUN, changed, client_of, free_port, serving, started, writes_locked
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
@@ -133,6 +134,27 @@ async def test_a_second_signal_cuts_what_is_in_flight(environment: dict[str, str
     (cut,) = process.events("request_aborted")
     (line,) = (line for line in process.events("request") if line["request_id"] == cut["request_id"])
     assert line["status"] == 499
+    assert process.stderr == ""
+
+
+async def test_a_server_without_room_for_another_connection_finishes_its_requests(tmp_path: Path) -> None:
+    few_files = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *RUN)
+    port = free_port()
+    environment = MINIMUM | {"HOST": "", "PORT": str(port)}  # IPv4 and IPv6: two sockets
+    async with (
+        started(*few_files, folder=tmp_path, environment=environment) as process,
+        client_of(port) as client,
+        AsyncExitStack() as stack,
+    ):
+        await process.wait_for("server_started")
+        busy, *_ = [await stack.enter_async_context(connect(client)) for _ in range(40)]
+        await busy.send(REGISTRATION[:-1])
+        await process.wait_for("connections_full")
+        process.send_signal(signal.SIGTERM)
+        assert (await process.wait_for("server_draining"))["in_flight"] == 1
+        await busy.send(REGISTRATION[-1:])
+        assert (await busy.read_answer("POST")).status == 201
+        assert await process.ended() == 0
     assert process.stderr == ""
 
 

@@ -119,6 +119,7 @@ class Server:
         self._pause_accepting()
         for listener in self._sockets:
             self._accept(listener)
+        for listener in self._sockets:
             listener.close()
         self._sockets = []
 
