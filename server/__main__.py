@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 
 from server.signals import Signals
@@ -14,13 +15,18 @@ def open_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def write_error(text: str) -> None:
+    """Write to standard error, if it takes anything: the exit code says the same."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 def main(arguments: list[str]) -> int:
     """Run a command and return the exit code: 1 if it fails, 2 for wrong settings or usage."""
     if arguments not in ([], ["migrate"]):
-        sys.stderr.write("usage: python run.py [migrate], or todo-api [migrate]\n")
+        write_error("usage: python run.py [migrate], or todo-api [migrate]")
         return 2
     signals = Signals(lambda number: 128 + number if arguments else 0)
     # Signals are handled from here on. The imports below take half a second.
@@ -29,7 +35,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = Config.from_environment()
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        write_error(str(error))
         return 2
     from server import logs  # noqa: PLC0415
 

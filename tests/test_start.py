@@ -101,6 +101,17 @@ async def test_wrong_settings_are_reported_together(tmp_path: Path) -> None:
         assert not re.search("wr0ng|host/todo", process.stderr)
 
 
+async def test_the_exit_code_tells_of_wrong_settings_where_standard_error_takes_nothing(tmp_path: Path) -> None:
+    for process in await asyncio.gather(
+        *(
+            finished("sh", "-c", f'exec "$@" {stderr}', "sh", *RUN, *words, folder=tmp_path, environment={})
+            for stderr in ("2>/dev/full", "2>&-")
+            for words in ([], ["nonsense"])
+        )
+    ):
+        assert (process.exit_code, process.stdout) == (2, "")
+
+
 async def test_a_file_of_the_working_directory_gives_what_the_environment_lacks(tmp_path: Path) -> None:
     values = {**MINIMUM, "DATABASE_URL": "sqlite:///file.db"}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()), "utf-8")
