@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     from server import logs  # noqa: PLC0415
 
     logs.configure(config.log_level, config.log_format)
-    signals.before_exit = partial(logs.flush, logs.FLUSH_SECONDS)
+    signals.before_exit = partial(logs.flush, logs.LAST_SECONDS)
     from server import app  # noqa: PLC0415
 
     return app.run(app.migrate_schema(config) if arguments else app.serve(config, signals))

@@ -78,7 +78,7 @@ def run(command: Coroutine[Any, Any, None]) -> int:
         log.error("start_failed", reason=str(error))  # noqa: TRY400  # the message is all that an operator needs
         return 1
     finally:
-        logs.flush(logs.FLUSH_SECONDS)
+        logs.flush()  # after a signal no longer than ``Signals`` allows
     return 0
 
 

@@ -13,7 +13,7 @@ from server import clock
 
 QUEUE_BYTES = 1024 * 1024  # some 3,000 requests
 BATCH_SECONDS = 0.01  # in which lines gather; a thread that wakes up for each of them costs the event loop more
-RETRY_SECONDS = 0.5  # after standard output has failed
+RETRY_SECONDS = 0.1  # after standard output has failed
 STALL_SECONDS = 0.5  # without a byte written, after which the end of the process does not wait for the reader
 STANDARD_OUTPUT = 1
 
@@ -38,7 +38,6 @@ class LineWriter(threading.Thread):
         self._dropped = 0
         self._dropped_since = ""
         self._writing = False
-        self._failing = False
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
@@ -58,10 +57,10 @@ class LineWriter(threading.Thread):
     debug = info = warning = error = critical = write  # what structlog calls
 
     def wait(self, seconds: float) -> None:
-        """Return once every line is written, the reader takes none, or this many seconds have passed."""
+        """Return once every line is written, none has been for a while, or this many seconds have passed."""
         self._written_at = time.monotonic()
         deadline = self._written_at + seconds
-        while (self._queue or self._writing) and not self._failing:
+        while self._queue or self._writing:
             if time.monotonic() > min(deadline, self._written_at + STALL_SECONDS):
                 return
             time.sleep(BATCH_SECONDS)
@@ -93,10 +92,8 @@ class LineWriter(threading.Thread):
         while rest:
             try:
                 rest = rest[os.write(STANDARD_OUTPUT, rest) :]
-                self._failing = False
                 self._written_at = time.monotonic()
             except BlockingIOError:
                 select.select([], [STANDARD_OUTPUT], [])
             except OSError:
-                self._failing = True
                 time.sleep(RETRY_SECONDS)

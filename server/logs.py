@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import traceback
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-FLUSH_SECONDS = 0.5  # that the end of the process waits for the reader of the log
+LAST_SECONDS = 0.5  # that the reader of the log has when the time to end is over
 SHORT_ID = 8  # characters of an id that people see
 
 # The keys of each line of the request that is handled.
@@ -65,7 +66,7 @@ def configure(level: str, line_format: str) -> None:
         _writer.start()
 
 
-def flush(seconds: float) -> None:
+def flush(seconds: float = math.inf) -> None:
     """Wait at most this many seconds until every line is written, or less if the reader takes none."""
     _writer.wait(seconds)
 

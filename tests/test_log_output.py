@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -124,6 +125,19 @@ def test_a_reader_that_stays_stalled_does_not_hold_up_the_end(tmp_path: Path, pi
         assert server.stop() == 0
 
 
+def test_a_slow_reader_gets_every_line_before_the_end(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    with running(tmp_path, pipe[1]) as server:
+        assert {server.request("GET", LONG_PATH) for _ in range(400)} == {404}
+        server.process.send_signal(signal.SIGTERM)
+        data = b""
+        while b"server_stopped" not in data:
+            time.sleep(0.1)
+            assert select.select([pipe[0]], [], [], 1)[0]
+            data += os.read(pipe[0], 65536)
+        assert server.process.wait(1) == 0
+    assert data.count(b'"event":"request"') == 400
+
+
 def test_without_a_reader_requests_get_their_responses(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -154,7 +168,6 @@ def test_lines_that_a_full_disk_does_not_take_are_written_when_it_does(tmp_path:
         time.sleep(0.1)
         assert file.stat().st_size == limit
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        time.sleep(1)
         assert server.stop() == 0
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     assert len([line for line in lines if line["event"] == "request"]) == 21
