@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tests.faults.load import Caller
 from tests.faults.measure import insert_tasks
 from tests.faults.parts import postgres
 from tests.faults.servers import running
-from tests.processes import writes_locked
+from tests.processes import RUN, serving, started, writes_locked
 from tests.raw import connect, head
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ LIMIT = 10_000
 SOON_SECONDS = 2
 FEW = 20
 LONG = 5000
+NAME = "slow.example"
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
@@ -304,6 +306,45 @@ async def test_requests_that_outlive_the_time_to_finish_are_cut_and_logged(
         assert (cut["level"], cut["method"], cut["route"]) == ("error", "POST", "/api/tasks")
         assert lines[cut["request_id"]]["status"] == 499
     assert ended < 1 + SOON_SECONDS
+
+
+@pytest.mark.parametrize("command", [[], ["migrate"]], ids=["serve", "migrate"])
+async def test_the_first_process_of_a_container_ends_while_it_looks_up_its_database(
+    environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    settings = {"DATABASE_URL": f"postgresql://someone@{NAME}/todo", "DATABASE_TIMEOUT_SECONDS": "0.2"}
+    first = (*container(tmp_path), *RUN, *command)
+    async with started(*first, folder=tmp_path, environment=environment | settings) as process:
+        assert (await process.wait_for("waiting_for_database"))["reason"] == f"no answer in time from {NAME}"
+        async with asyncio.timeout(1):
+            assert await process.stop() == (128 + signal.SIGTERM if command else 0)
+    assert process.stderr == ""
+
+
+async def test_the_first_process_of_a_container_ends_while_it_looks_up_its_redis(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment |= {"DATABASE_URL": "sqlite:///todo.db", "RATE_LIMIT_STORAGE": f"redis://{NAME}"}
+    environment["AUTH_RATE_LIMIT"] = "9/day"
+    first = (*container(tmp_path), *RUN)
+    async with serving(tmp_path, environment, command=first) as (process, client):
+        await Person.register(client, "alice")
+        await process.wait_for("rate_limit_storage_unavailable")
+        async with asyncio.timeout(SOON_SECONDS):
+            assert await process.stop() == 0
+    assert process.events()[-1]["event"] == "server_stopped"
+    assert process.stderr == ""
+
+
+def container(folder: Path) -> tuple[str, ...]:
+    """Return a command that runs another one as the first process of a container, in which look-ups of names hang."""
+    hosts = folder / "hosts"
+    os.mkfifo(hosts)  # to open it takes until a program writes into it
+    script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    namespaces = ("unshare", "--map-root-user", "--mount", "--pid", "--fork")
+    if subprocess.run([*namespaces, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.fail("this test needs namespaces for users, which this machine does not give")
+    return (*namespaces, "sh", "-c", script, "sh", str(hosts))
 
 
 async def all_in_flight(connection: Connection, server: Server, clients: list[Polite]) -> None:
