@@ -63,9 +63,10 @@ def database_url(value: str) -> str:
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
             raise ValidationError("must name a file, like sqlite:///todo.db")
-        if not Path(file).parent.is_dir() or Path(file).is_dir():
-            raise ValidationError("must name a file in a folder that exists")
-        return value
+        with suppress(OSError):  # a name that is too long, a folder that cannot be looked into
+            if Path(file).parent.is_dir() and not Path(file).is_dir():
+                return value
+        raise ValidationError("must name a file in a folder that exists")
     if not value.startswith(POSTGRESQL_PREFIXES):
         raise ValidationError("must be like postgresql://user:password@host/database or sqlite:///todo.db")
     if not ONE_USER.fullmatch(value):
@@ -88,7 +89,7 @@ def database_url(value: str) -> str:
 def _check_parameters(parameters: dict[str, str]) -> None:
     """Check what libpq looks at only when it connects: let it connect to what is not an address."""
     hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
-    if not all(port == "" or re.fullmatch("[0-9]{1,5}", port) for port in ports):
+    if not all(port == "" or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536) for port in ports):
         raise ValidationError("must have a port from 1 to 65535")
     places = parameters["hostaddr"].split(",") if "hostaddr" in parameters else hosts
     if len(ports) not in (1, len(places)):

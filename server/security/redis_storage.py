@@ -43,7 +43,7 @@ def open_storage(url: str) -> RedisStorage:
             storage = RedisStorage(url, key_prefix="todo-api", **options)
             storage.storage.connection_pool.make_connection()  # reads the URL's options
             return storage
-    raise ValueError("Must be like redis://localhost:6379/0, with no options but db and redis-py's ssl_….")
+    raise ValueError("must be like redis://localhost:6379/0, with no options but db and redis-py's ssl_…")
 
 
 class SharedStorage:
