@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
 import signal
 import sqlite3
@@ -287,6 +288,23 @@ async def test_a_start_that_waits_for_the_lock_says_so_and_ends_when_it_is_told_
     assert [line["event"] for line in process.events()] == ["waiting_for_schema_lock"]
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == []
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_a_file_that_another_process_recovers_after_a_crash_is_waited_for(tmp_path: Path) -> None:
+    write = "c.execute('PRAGMA journal_mode = WAL'); c.execute('PRAGMA user_version = 1'); os._exit(0)"
+    crashing = f"import os, sqlite3; c = sqlite3.connect('todo.db'); {write}"
+    await finished(sys.executable, "-c", crashing, folder=tmp_path, environment={})
+    environment = {"DATABASE_URL": "sqlite:///todo.db", "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
+    with (tmp_path / "todo.db-shm").open("r+b") as index:
+        index.write(bytes(32768))
+        fcntl.lockf(index, fcntl.LOCK_SH, 1, 128)  # SQLite's locks: the index is used; it is written from the log
+        fcntl.lockf(index, fcntl.LOCK_EX, 3, 120)
+        async with started(*RUN, "migrate", folder=tmp_path, environment=environment) as process:
+            await process.wait_for("waiting_for_schema_lock")
+            fcntl.lockf(index, fcntl.LOCK_UN)
+            assert await process.ended() == 0
+    assert process.events()[-1]["event"] == "schema_migrated"
 
 
 def test_a_lock_that_is_held_too_long_ends_the_migration(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

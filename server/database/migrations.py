@@ -88,7 +88,7 @@ def _migrate_behind_lock(engine: Engine) -> None:
                     _upgrade(connection)
                     return
         except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its extensions
                 raise
         if time.monotonic() > deadline:
             raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
