@@ -58,10 +58,9 @@ class LineWriter(threading.Thread):
 
     def wait(self, seconds: float) -> None:
         """Return once every line is written, none has been for a while, or this many seconds have passed."""
-        self._written_at = time.monotonic()
-        deadline = self._written_at + seconds
+        started = time.monotonic()
         while self._queue or self._writing:
-            if time.monotonic() > min(deadline, self._written_at + STALL_SECONDS):
+            if time.monotonic() > min(started + seconds, max(started, self._written_at) + STALL_SECONDS):
                 return
             time.sleep(BATCH_SECONDS)
 

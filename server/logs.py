@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-LAST_SECONDS = 0.5  # that the reader of the log has when the time to end is over
+LAST_SECONDS = 0.4  # that the reader of the log has when the time to end is over
 SHORT_ID = 8  # characters of an id that people see
 
 # The keys of each line of the request that is handled.
