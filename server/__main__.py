@@ -1,4 +1,4 @@
-"""``todo-api`` serves, ``todo-api migrate`` brings the database's schema up to date; so does run.py in a checkout."""
+"""The commands ``todo-api``, which serves, and ``todo-api migrate``; in a checkout run.py has the same commands."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from server.signals import Signals
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null as the standard streams that are closed: else a connection gets their number, and our lines."""
+    """Open /dev/null in place of closed standard streams, so that no connection gets their descriptors, and the log."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -53,8 +53,8 @@ def make_server(services: Services) -> Server:
 
 @asynccontextmanager
 async def open_database(config: Config) -> AsyncIterator[Database]:
-    """Open the database that the settings name, without asking it anything yet; close it at the end."""
-    # Only the driver in use is loaded: the other one costs memory and a start's time.
+    """Open the database of the settings without connecting to it yet, and close it at the end."""
+    # Only the driver in use is imported: the other one would cost memory and time at start.
     driver: Driver
     if config.database_url.startswith(SQLITE_PREFIX):
         from server.database.sqlite import SqliteDriver  # noqa: PLC0415
@@ -93,7 +93,7 @@ async def serve(config: Config, signals: Signals) -> None:
         services = Services(config, database)
         server = make_server(services)
         gc.collect()
-        gc.freeze()  # what is loaded by now stays; looking through it for garbage would hold the loop for 45 ms
+        gc.freeze()  # objects of the start stay; a collection that visits them holds the event loop for 45 ms
         try:
             server.listen(config.port, config.host)
         except (OSError, UnicodeError) as error:

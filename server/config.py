@@ -50,7 +50,7 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 
 class ConfigError(Exception):
-    """The environment does not describe a server; ``lines`` says why, one setting each, without any value."""
+    """Settings are missing or wrong; ``lines`` has a line for each, without its value."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -87,7 +87,7 @@ def database_url(value: str) -> str:
 
 
 def _check_parameters(parameters: dict[str, str]) -> None:
-    """Check what libpq looks at only when it connects: let it connect to what is not an address."""
+    """Check the parameters that libpq reads only when it connects: let it connect to an invalid address."""
     hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
     if not all(port == "" or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536) for port in ports):
         raise ValidationError("must have a port from 1 to 65535")
@@ -198,7 +198,7 @@ def one_of(value: str, names: tuple[str, ...]) -> str:
 
 
 def text(value: str) -> str:
-    """Take any text."""
+    """Accept any text."""
     return value
 
 

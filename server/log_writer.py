@@ -1,4 +1,4 @@
-"""The log's way to standard output: a thread of its own, so that no reader of the log can hold up a request."""
+"""Writes log lines to standard output in a thread of its own, so that no reader of the log can delay a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LineWriter(threading.Thread):
     Lines that find the queue full are dropped and counted; the count is logged once the reader takes lines again. A
     write that fails (no reader, no room on the disk) is tried again, so that a line which was written in part is
     completed. The thread may block in a write: other processes share the descriptor's ``O_NONBLOCK``, so it is not
-    ours to set. Nothing can stop such a thread, so it is a daemon.
+    ours to set. A blocked thread cannot be stopped, so it is a daemon.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class LineWriter(threading.Thread):
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
-        """Queue a line, which has no line end yet."""
+        """Queue a line, given without its line end."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
             if self._queue_bytes + len(data) > QUEUE_BYTES:
@@ -65,7 +65,7 @@ class LineWriter(threading.Thread):
             time.sleep(BATCH_SECONDS)
 
     def run(self) -> None:
-        """Write what is queued, for ever."""
+        """Write queued lines until the process ends."""
         while True:
             self._writing = False
             with self._queued:

@@ -31,7 +31,7 @@ SHORT_ID = 8  # characters of an id that people see
 request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
 
 _CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON leaves as they are
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # and what turns text around
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # and bidirectional formatting
 _NOT_IN_TRACES = re.compile(r"(?!\n)" + _UNPRINTABLE.pattern)
 _writer = LineWriter()
 
@@ -80,7 +80,7 @@ def _complete(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         line = orjson.dumps(event, default=repr).decode()
-    except TypeError:  # a lone surrogate in somebody's text, or a number past 64 bits: the standard library escapes it
+    except TypeError:  # a lone surrogate, or a number of more than 64 bits: the standard library writes both
         line = json.dumps(event, default=repr)
     return line if line.isascii() and "\x7f" not in line else _CONTROL_CHARACTERS.sub(_escape, line)
 
@@ -111,7 +111,7 @@ def _console_renderers() -> list[Processor]:
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out what people do not look for, and escape what a terminal would obey."""
+    """Shorten a line for people, and escape the characters that control a terminal."""
     event["timestamp"] = event["timestamp"][11:19]
     if "path" in event:
         event.pop("route", None)
@@ -127,7 +127,7 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     }
 
 
-# For aggregators that want names of their own; docs/operating.md has each one's documentation
+# For aggregators with names of their own; docs/operating.md links to their documentation
 
 
 class _Schema(NamedTuple):
@@ -146,7 +146,7 @@ class _Schema(NamedTuple):
     constants: Mapping[str, str] = {}
 
     def renderers(self) -> list[Processor]:
-        """Return the processors that write a line so, with its stack trace as text."""
+        """Return the processors that write lines with these names, and stack traces as text."""
         return [ExceptionRenderer(_exception_texts), self._rename, _render_json]
 
     def _rename(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, for which a thread of their own waits: they end the process, whatever its other threads do.
+"""Ends the process on SIGTERM and SIGINT, whatever its other threads do: a thread waits for nothing but these signals.
 
 This is imported before everything that takes time. The kernel ignores signals to the first process of a container until
 that process handles them.
@@ -20,12 +20,12 @@ CLOSE_SECONDS = 0.4  # to close connections, after the time to finish requests; 
 
 
 class Drain(NamedTuple):
-    """How a server finishes its requests; both functions are called in another thread.
+    """How a server finishes its requests; the thread that waits for signals calls both functions.
 
     Args:
-        begin: is called at the first signal.
-        cut: is called at the second one, and aborts the requests that are still in flight.
-        seconds: that finishing them may take.
+        begin: starts to drain the server; called at the first signal.
+        cut: aborts the requests that are still in flight; called at the second signal.
+        seconds: the longest time to finish the requests.
     """
 
     begin: Callable[[], object]

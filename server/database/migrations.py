@@ -32,7 +32,7 @@ LOCK_SECONDS = 30
 LOCK_WAIT_SECONDS = 0.25  # of one attempt
 LOCK_NOT_AVAILABLE = "55P03"
 CONNECT_SECONDS = 10
-# A role's limits on time do not hold for a migration. Not every PostgreSQL has each of them.
+# A migration lifts the role's time limits. Not every version of PostgreSQL has each of them.
 _LIFT_LIMITS = text("""
     SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
@@ -173,6 +173,6 @@ def _sqlite_engine(url: str) -> Engine:
 
 
 def _prepare_connection(connection: Any, _record: Any) -> None:
-    """Leave transactions to us, and let readers of the file go on while one writes, from now on and for everybody."""
+    """Leave transactions to us, and set the file's journal to WAL, in which readers do not wait for a writer."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""Where connections come in: the listening sockets, the limit on connections, and draining."""
+"""The listening sockets, the limit on connections, and draining."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from server.config import Config
     from server.http.router import Router
 
-RESERVED_DESCRIPTORS = 40  # that are not connections: the log, the loop's own, name look-ups, code that is loaded late
+RESERVED_DESCRIPTORS = 40  # for the log, the event loop, name look-ups, and modules that are imported late
 DESCRIPTORS_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
-WARNING_SECONDS = 60  # between two lines about the same trouble
+WARNING_SECONDS = 60  # between two log lines about the limit, or about failures of accept()
 RETRY_SECONDS = 1  # after accept() failed
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
 CUT_SECONDS = 0.3  # after the first signal, a second one has its effect: platforms may send one twice
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Server:
-    """Accepts connections up to a limit, and ends them in good order.
+    """Accepts connections up to a limit, and closes them without losing a request.
 
     At the limit, new clients wait in the system's queue. Without one, the limit is that on descriptors: there accept()
     fails again and again, and the database gets no connection either.
@@ -161,7 +161,7 @@ class Server:
         self._accepted -= 1
 
     def _may_warn(self) -> bool:
-        """Tell whether there was no warning for a while."""
+        """Return whether the last warning was long enough ago, and note this one."""
         now = asyncio.get_running_loop().time()
         if now < self._next_warning:
             return False
@@ -176,7 +176,7 @@ class Server:
                 try:
                     connection.check(clock())
                 except Exception:  # one connection must not end the checks of all
-                    log.error("internal_error", method=None, route=None, exc_info=True)  # it is no request's
+                    log.error("internal_error", method=None, route=None, exc_info=True)  # no request is concerned
                     connection.abort()
 
     async def _finish_requests(self) -> None:
