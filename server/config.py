@@ -95,8 +95,8 @@ def _check_parameters(parameters: dict[str, str]) -> None:
     if len(ports) not in (1, len(places)):
         raise ValidationError("must have one port, or one for each host")
     for name in INTEGERS & parameters.keys():
-        if not re.fullmatch("[0-9]+", parameters[name]):
-            raise ValidationError(f"must have a whole number for {name}")
+        if not re.fullmatch("-?[0-9]{1,10}", parameters[name]) or abs(int(parameters[name])) >= 2**31:
+            raise ValidationError(f"must have a whole number of 32 bits for {name}")
     try:
         psycopg2.connect(**parameters | {"hostaddr": ",".join([NO_ADDRESS] * len(places))}, async_=True).close()
     except psycopg2.Error as error:
