@@ -132,6 +132,7 @@ async def misuse(story: Story, issued: str) -> None:
     """Get every answer of the 400s."""
     hidden = story.secret_token()
     await story.expect(404, "GET", f"/no/such/path?token={hidden}", token=issued)
+    await story.expect(404, "GET", f"/no/such/path{'/x' * 2000}", token=issued)
     await story.expect(404, "GET", f"{TASKS}/no-uuid?access_token={hidden}", token=issued)
     await story.expect(405, "PATCH", TASKS, {}, token=issued)
     await story.expect(400, "POST", TASKS, {"title": None, "token": hidden}, token=issued)
@@ -296,11 +297,11 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
     }
     for method, target, answer in story.exchanges:
         line = lines[answer.headers["X-Request-ID"]]
-        path = target.partition("?")[0]
+        path = target.partition("?")[0][:2000]
         assert (line["method"], line["path"], line["status"]) == (method, path, answer.status)
         assert line["level"] == "info"
         assert 0 < line["duration_ms"] < 30_000
-        if path == "/no/such/path":
+        if path.startswith("/no/such/path"):
             assert line["route"] is None
         else:
             assert line["route"] == re.sub(f"^({TASKS}|{PATHS[1].tasks})/.*", r"\1/{id}", path)
