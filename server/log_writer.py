@@ -31,8 +31,8 @@ class LineWriter(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="log", daemon=True)
-        self._lock = threading.RLock()  # a warning of the garbage collector may come while a line is queued
-        self._queued = threading.Condition(self._lock)
+        self.lock = threading.RLock()  # a warning of the garbage collector may come while a line is queued
+        self._queued = threading.Condition(self.lock)
         self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._dropped = 0
@@ -43,7 +43,7 @@ class LineWriter(threading.Thread):
     def write(self, line: str) -> None:
         """Queue a line, given without its line end."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
-        with self._lock:
+        with self.lock:
             if self._queue_bytes + len(data) > QUEUE_BYTES:
                 if not self._dropped:
                     self._dropped_since = clock.format_time(clock.now())
@@ -71,7 +71,7 @@ class LineWriter(threading.Thread):
             with self._queued:
                 self._queued.wait_for(lambda: self._queue)
             time.sleep(BATCH_SECONDS)
-            with self._lock:
+            with self.lock:
                 self._writing = True
                 lines, self._queue, self._queue_bytes = self._queue, [], 0
                 dropped, self._dropped = self._dropped, 0

@@ -53,6 +53,8 @@ def configure(level: str, line_format: str) -> None:
     )
     handler = logging.StreamHandler(cast("TextIO", _writer))
     handler.terminator = ""
+    # One lock: a garbage collector's warning needs both, whichever of them its thread holds already.
+    handler.lock = _writer.lock
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_complete, structlog.stdlib.add_logger_name],
