@@ -75,7 +75,7 @@ def run(command: Coroutine[Any, Any, None]) -> int:
     try:
         asyncio.Runner().run(command)  # asyncio.run() waits for threads at its end
     except StartError as error:
-        log.error("start_failed", reason=str(error))  # noqa: TRY400  # the message is all that an operator needs
+        log.critical("start_failed", reason=str(error))  # whatever LOG_LEVEL is
         return 1
     finally:
         logs.flush()  # after a signal no longer than ``Signals`` allows

@@ -195,7 +195,7 @@ class Connector:
             connection = Connection(None, None, **options, **self._parameters, **place)  # type: ignore[arg-type]
             await connection.establish()
         except (psycopg2.Error, OSError) as error:
-            raise _connect_error(str(error)) from None
+            raise _connect_error(f"{address}: {error}") from None
         connection.address = self.last_good = address
         extensions.register_type(_TIME, connection.raw)
         return await connection.cursor()
