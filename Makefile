@@ -1,6 +1,6 @@
 # `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-compile
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
 # Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
 IN_TWO = --numprocesses=2 --dist=loadfile
 TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
@@ -77,7 +77,7 @@ schema: .venv/run ## write sql/schema.sql anew from the migrations
 	sh tests/faults/install
 	@touch $@
 
-.venv/bench: .venv/test benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package-lock.json
+.venv/bench: .venv/test requirements.txt benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package-lock.json
 	$(PIP) --editable '.[test,bench]'
 	sh benchmarks/install
 	@touch $@

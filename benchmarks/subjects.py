@@ -27,6 +27,7 @@ POOL = 10
 SECRET = "a-secret-of-the-benchmark-32-bytes-long"  # noqa: S105
 PEERS = PROJECT / "benchmarks" / "peers"
 PEERS_PYTHON = PROJECT / ".venv" / "peers" / "bin" / "python"
+OUR_PYTHON = PROJECT / ".venv" / "server" / "bin" / "python"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _uvicorn_peer(title: str, application: str, setup: str, packages: str) -> tu
     )
 
 
-OURS = Subject("ours", "this server", "`python run.py`, asyncio, aiopg", (sys.executable, str(PROJECT / "run.py")))
+OURS = Subject("ours", "this server", "`python run.py`, asyncio, aiopg", (str(OUR_PYTHON), str(PROJECT / "run.py")))
 FASTAPI = _uvicorn_peer("FastAPI + SQLModel", "fastapi_sqlmodel:app", "asyncpg", "fastapi, sqlmodel, greenlet")
 LITESTAR = _uvicorn_peer(
     "Litestar + SQLAlchemy",
