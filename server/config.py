@@ -6,16 +6,14 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import can_ada
 import jwt
 import limits
 import psycopg2
 from dotenv import dotenv_values
-from environs import Env, EnvValidationError, ValidationError
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
@@ -49,6 +47,10 @@ LOG_FORMATS = ("json", "console", "ecs", "datadog", "gcp")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
+class SettingError(Exception):
+    """The value of a setting is not accepted; the message says what is."""
+
+
 class ConfigError(Exception):
     """Settings are missing or wrong; ``lines`` has a line for each, without its value."""
 
@@ -62,22 +64,22 @@ def database_url(value: str) -> str:
     if value.startswith(SQLITE_PREFIX):
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
-            raise ValidationError("must name a file, like sqlite:///todo.db")
+            raise SettingError("must name a file, like sqlite:///todo.db")
         with suppress(OSError):  # a name that is too long, a folder that cannot be looked into
             if Path(file).parent.is_dir() and not Path(file).is_dir():
                 return value
-        raise ValidationError("must name a file in a folder that exists")
+        raise SettingError("must name a file in a folder that exists")
     if not value.startswith(POSTGRESQL_PREFIXES):
-        raise ValidationError("must be like postgresql://user:password@host/database or sqlite:///todo.db")
+        raise SettingError("must be like postgresql://user:password@host/database or sqlite:///todo.db")
     if not ONE_USER.fullmatch(value):
-        raise ValidationError("must have %40 for an @ and %2F for a slash in the user and password")
+        raise SettingError("must have %40 for an @ and %2F for a slash in the user and password")
     try:
         parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:
         # libpq's own text can hold a piece of the password, and so can what it takes for the name of a parameter.
         quotable = not re.search("@|password", value.partition("?")[2])
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error)) if quotable else None
-        raise ValidationError(
+        raise SettingError(
             f"must have parameters that libpq knows; {unknown[1]} is not one"
             if unknown
             else "must be a URL that libpq can read, with % only before two hexadecimal digits"
@@ -90,30 +92,30 @@ def _check_parameters(parameters: dict[str, str]) -> None:
     """Check the parameters that libpq reads only when it connects: let it connect to an invalid address."""
     hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
     if not all(port == "" or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536) for port in ports):
-        raise ValidationError("must have a port from 1 to 65535")
+        raise SettingError("must have a port from 1 to 65535")
     places = parameters["hostaddr"].split(",") if "hostaddr" in parameters else hosts
     if len(ports) not in (1, len(places)):
-        raise ValidationError("must have one port, or one for each host")
+        raise SettingError("must have one port, or one for each host")
     for name in INTEGERS & parameters.keys():
         if not re.fullmatch("-?[0-9]{1,10}", parameters[name]) or abs(int(parameters[name])) >= 2**31:
-            raise ValidationError(f"must have a whole number of 32 bits for {name}")
+            raise SettingError(f"must have a whole number of 32 bits for {name}")
     try:
         psycopg2.connect(**parameters | {"hostaddr": ",".join([NO_ADDRESS] * len(places))}, async_=True).close()
     except psycopg2.Error as error:
         if not str(error).startswith(f'could not parse network address "{NO_ADDRESS}"'):
             named = re.search(r'(\w+)"? value: ', str(error))
             what = f"a value of {named[1]}" if named else "parameters"
-            raise ValidationError(f"must have {what} that libpq accepts") from None
+            raise SettingError(f"must have {what} that libpq accepts") from None
 
 
 def secret(value: str) -> str:
     """Check that a secret is long enough, in bytes of UTF-8, and that tokens can be signed with it."""
     if len(value.encode()) < SECRET_BYTES:
-        raise ValidationError(f"must be at least {SECRET_BYTES} bytes long")
+        raise SettingError(f"must be at least {SECRET_BYTES} bytes long")
     try:
         jwt.encode({}, value, algorithm="HS256")
     except jwt.InvalidKeyError:
-        raise ValidationError("must be random text, not a key in PEM or SSH format") from None
+        raise SettingError("must be random text, not a key in PEM or SSH format") from None
     return value
 
 
@@ -135,7 +137,7 @@ def _origin(text: str) -> str:
             host = can_ada.parse(f"http://{match[1]}").hostname
             if url.hostname.lower() == host and "*" not in host:
                 return f"{url.protocol}//{host}{url.port and f':{url.port}'}"
-    raise ValidationError(
+    raise SettingError(
         "must be an origin, scheme://host[:port] like https://app.example.com, or several separated by commas; "
         "without path, query, user or *, and in ASCII unless the scheme is http or https"
     )
@@ -148,9 +150,9 @@ def rate_limit(value: str) -> RateLimitItem | None:
     try:
         (limit,) = limits.parse_many(value)
     except ValueError:
-        raise ValidationError("must be a limit like 10/minute, or off") from None
+        raise SettingError("must be a limit like 10/minute, or off") from None
     if limit.amount == 0 or limit.get_expiry() == 0:
-        raise ValidationError("must allow at least one attempt, like 10/minute")
+        raise SettingError("must allow at least one attempt, like 10/minute")
     return limit
 
 
@@ -159,63 +161,53 @@ def rate_limit_storage(value: str) -> str:
     if value == "memory://":
         return value
     if not value.startswith(REDIS_PREFIXES):
-        raise ValidationError(f"must be memory://, or start with {', '.join(REDIS_PREFIXES)}")
+        raise SettingError(f"must be memory://, or start with {', '.join(REDIS_PREFIXES)}")
     from server.security.redis_storage import open_storage  # noqa: PLC0415  # the client costs time and memory at start
 
     try:
         open_storage(value)
     except ValueError as error:
-        raise ValidationError(str(error)) from None
+        raise SettingError(str(error)) from None
     return value
 
 
 def whole(value: str, low: int, high: int) -> int:
     """Read a whole number, in digits only."""
     if not re.fullmatch("[0-9]{1,18}", value) or not low <= int(value) <= high:
-        raise ValidationError(f"must be a whole number from {low} to {high}")
+        raise SettingError(f"must be a whole number from {low} to {high}")
     return int(value)
 
 
 def number(value: str, low: float, high: float) -> float:
     """Read a number that may have a fraction, in digits and a point."""
     if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value) or not low <= float(value) <= high:
-        raise ValidationError(f"must be a number from {low} to {high}")
+        raise SettingError(f"must be a number from {low} to {high}")
     return float(value)
 
 
 def boolean(value: str) -> bool:
     """Read true or false, in any case, or one of their synonyms."""
     if value.lower() not in BOOLEANS:
-        raise ValidationError("must be true or false")
+        raise SettingError("must be true or false")
     return BOOLEANS[value.lower()]
 
 
 def one_of(value: str, names: tuple[str, ...]) -> str:
     """Read one of these names, in any case."""
     if value.lower() not in names:
-        raise ValidationError(f"must be one of {', '.join(names)}")
+        raise SettingError(f"must be one of {', '.join(names)}")
     return value.lower()
 
 
-def text(value: str) -> str:
-    """Accept any text."""
+def _checked(value: str) -> str:
+    """Return a value, and refuse what is wrong in every setting."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # Python hands over other bytes as lone surrogates (PEP 383)
+        raise SettingError("must be UTF-8 text") from None
+    if value != value.strip():
+        raise SettingError("must not begin or end with white space")
     return value
-
-
-def _checked(parser: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a parser that first refuses what is wrong in every setting."""
-
-    @wraps(parser)
-    def parse(value: str, **limits: Any) -> Any:
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # Python hands over other bytes as lone surrogates (PEP 383)
-            raise ValidationError("must be UTF-8 text") from None
-        if value != value.strip():
-            raise ValidationError("must not begin or end with white space")
-        return parser(value, **limits)
-
-    return parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,12 +242,6 @@ class Config:
         Raises:
             ConfigError: with a line for each setting that is missing or wrong (FR-061).
         """
-        env = Env(eager=False)
-        for parser in (
-            *(database_url, secret, origins, rate_limit, rate_limit_storage),
-            *(whole, number, boolean, one_of, text),
-        ):
-            env.add_parser(parser.__name__, _checked(parser))
         try:
             file = dotenv_values(".env", interpolate=False)
             for name, value in file.items():
@@ -264,32 +250,34 @@ class Config:
             raise ConfigError([".env: must be a readable file of UTF-8 text"]) from None
         storage = "RATE_LIMIT_STORAGE" if "RATE_LIMIT_STORAGE" in os.environ else "REDIS_URL"
         names = {each.name: each.name.upper() for each in fields(cls)} | {"rate_limit_storage": storage}
-        values = {
-            "database_url": env.database_url("DATABASE_URL", ""),
-            "better_auth_secret": env.secret("BETTER_AUTH_SECRET", ""),
-            "frontend_url": env.origins("FRONTEND_URL", ""),
-            "jwt_expiration_hours": env.number("JWT_EXPIRATION_HOURS", "24", low=0.001, high=876000),
-            "port": env.whole("PORT", "8000", low=0, high=65535),
-            "host": env.text("HOST", ""),
-            "database_pool_size": env.whole("DATABASE_POOL_SIZE", "10", low=1, high=500),
-            "database_timeout_seconds": env.number("DATABASE_TIMEOUT_SECONDS", "5", low=0.001, high=86400),
-            "bcrypt_rounds": env.whole("BCRYPT_ROUNDS", "12", low=4, high=16),
-            "auth_rate_limit": env.rate_limit("AUTH_RATE_LIMIT", "10/minute"),
-            "rate_limit_storage": env.rate_limit_storage(storage, "memory://"),
-            "trusted_proxy_hops": env.whole("TRUSTED_PROXY_HOPS", "0", low=0, high=100),
-            "max_body_bytes": env.whole("MAX_BODY_BYTES", str(1024 * 1024), low=1, high=2**31),
-            "require_https": env.boolean("REQUIRE_HTTPS", "false"),
-            "shutdown_seconds": env.number("SHUTDOWN_SECONDS", "25", low=0, high=86400),
-            "log_level": env.one_of("LOG_LEVEL", "info", names=LOG_LEVELS),
-            "log_format": env.one_of("LOG_FORMAT", "json", names=LOG_FORMATS),
-        }
         errors: dict[str, str] = {}
-        try:
-            env.seal()
-        except EnvValidationError as error:
-            messages = cast("dict[str, list[str]]", error.error_messages)
-            notes = {None: " (it is not set)", "": " (it is empty)"}
-            errors = {name: f"{text}{notes.get(os.environ.get(name), '')}" for name, (text,) in messages.items()}
+
+        def read(parser: Callable[..., Any], name: str, default: str, **limits: Any) -> Any:
+            try:
+                return parser(_checked(os.environ.get(name, default)), **limits)
+            except SettingError as error:
+                note = {None: " (it is not set)", "": " (it is empty)"}.get(os.environ.get(name), "")
+                errors[name] = f"{error}{note}"
+
+        values = {
+            "database_url": read(database_url, "DATABASE_URL", ""),
+            "better_auth_secret": read(secret, "BETTER_AUTH_SECRET", ""),
+            "frontend_url": read(origins, "FRONTEND_URL", ""),
+            "jwt_expiration_hours": read(number, "JWT_EXPIRATION_HOURS", "24", low=0.001, high=876000),
+            "port": read(whole, "PORT", "8000", low=0, high=65535),
+            "host": read(str, "HOST", ""),
+            "database_pool_size": read(whole, "DATABASE_POOL_SIZE", "10", low=1, high=500),
+            "database_timeout_seconds": read(number, "DATABASE_TIMEOUT_SECONDS", "5", low=0.001, high=86400),
+            "bcrypt_rounds": read(whole, "BCRYPT_ROUNDS", "12", low=4, high=16),
+            "auth_rate_limit": read(rate_limit, "AUTH_RATE_LIMIT", "10/minute"),
+            "rate_limit_storage": read(rate_limit_storage, storage, "memory://"),
+            "trusted_proxy_hops": read(whole, "TRUSTED_PROXY_HOPS", "0", low=0, high=100),
+            "max_body_bytes": read(whole, "MAX_BODY_BYTES", str(1024 * 1024), low=1, high=2**31),
+            "require_https": read(boolean, "REQUIRE_HTTPS", "false"),
+            "shutdown_seconds": read(number, "SHUTDOWN_SECONDS", "25", low=0, high=86400),
+            "log_level": read(one_of, "LOG_LEVEL", "info", names=LOG_LEVELS),
+            "log_format": read(one_of, "LOG_FORMAT", "json", names=LOG_FORMATS),
+        }
         if values["require_https"] and values["trusted_proxy_hops"] == 0:
             errors["REQUIRE_HTTPS"] = "must be false where TRUSTED_PROXY_HOPS is 0: only a proxy in front sees HTTPS"
         for name in names.values():
