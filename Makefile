@@ -1,6 +1,7 @@
 # `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check install
+INSTALL = -m pip --quiet --disable-pip-version-check install
+PIP = .venv/bin/python $(INSTALL)
 # Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
 IN_TWO = --numprocesses=2 --dist=loadfile
 TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
@@ -41,9 +42,10 @@ check: .venv/check ## lint, check the format, the types, and the files of .githu
 
 dist: .venv/check ## build the wheel and the sdist into dist/, install the wheel into an empty environment, and try it
 	rm -rf dist
-	.venv/bin/uv build --quiet
-	.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venv/wheel
-	.venv/bin/uv pip install --quiet --python .venv/wheel --constraint requirements.txt dist/*.whl
+	.venv/bin/python -m build --quiet
+	.venv/bin/python -m venv --clear .venv/wheel
+	.venv/wheel/bin/python $(INSTALL) --require-hashes --requirement requirements.txt
+	.venv/wheel/bin/python $(INSTALL) --no-deps dist/*.whl
 	.venv/bin/python -m pytest tests/dist $(ARGS)
 
 lock: .venv/check ## write requirements.txt anew from setup.cfg
