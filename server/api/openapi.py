@@ -50,7 +50,7 @@ HEADER_SCHEMAS = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLeng
 HEADERS = {
     "ETag": (
         "The version of this task, page or list: for `If-None-Match`, and that of a task for `If-Match`.",
-        '"2026-01-09T10:30:00.000000Z-1"',
+        '"2026-01-09T10:30:00.000000Z-9ae0daaf"',
     ),
     "Idempotency-Replayed": ("`true` if an earlier request with the same `Idempotency-Key` created the task.", "true"),
     "Link": (
