@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import bcrypt
 
 from benchmarks.database import LARGE, execute, filled_database, rotating_tasks, tidy, user_id
-from benchmarks.figures import LIKE
-from benchmarks.machine import CORES, SERVER_CORE, on, pace
+from benchmarks.machine import CORES, SERVER_CORE, on
 from benchmarks.measure import wrk
 from benchmarks.operations import make_token, operations
 from benchmarks.smoke import call
@@ -33,13 +32,12 @@ PASSWORD = "Correct-horse-7"  # noqa: S105
 BCRYPT_ROUNDS = 12
 STARTS = 5
 STEP = 10  # a user has so many times as many tasks as the one before
-Pair = tuple[float, float, tuple[float, ...]]  # what is compared, and the paces around it
 TIMES = 15  # that each list is asked for
 
 
 @dataclass
 class Extras:
-    """The figures; ratios are None until they are measured, or if the machine's pace never stayed the same."""
+    """The figures; ratios are None until they are measured."""
 
     small: int
     large: int
@@ -52,13 +50,6 @@ class Extras:
     page_ms: float = 0
     whole_list_ms: dict[int, float] = field(default_factory=dict)
     whole_list_growth: float | None = None
-    dropped: int = 0
-
-    def ratio(self, pairs: list[Pair]) -> float | None:
-        """Return the median of first / second over the pairs whose paces are alike."""
-        like = [pair for pair in pairs if max(pair[2]) <= LIKE * min(pair[2])]
-        self.dropped += len(pairs) - len(like)
-        return median(first / second for first, second, _ in like) if like else None
 
 
 def measure_start(extras: Extras, url: str, folder: Path, options: Options) -> None:
@@ -78,16 +69,10 @@ def measure_logins(extras: Extras, url: str, folder: Path, options: Options) -> 
     execute(url, "UPDATE users SET password_hash = %s WHERE id = %s", (hashed, user_id(0)))
     count = len(CORES) * (2 if options.quick else 8)
     body = json.dumps({"email": "user0@example.com", "password": PASSWORD})
-    pairs = []
     with on(set(CORES)), running(OURS, url, folder, BCRYPT_ROUNDS=str(BCRYPT_ROUNDS)) as server:
-        for _ in range(1 if options.quick else 12):
-            paces = [pace()]
-            rate = _logins(server, body, count)
-            paces.append(pace())
-            alone = _bcrypt_alone(count)
-            pairs.append((rate, alone, (*paces, pace())))
-    extras.logins = extras.ratio(pairs)
-    extras.logins_per_second = median(rate for rate, _, _ in pairs)
+        pairs = [(_logins(server, body, count), _bcrypt_alone(count)) for _ in range(1 if options.quick else 12)]
+    extras.logins = _ratio(pairs)
+    extras.logins_per_second = median(rate for rate, _ in pairs)
 
 
 def _logins(server: Server, body: str, count: int) -> float:
@@ -123,31 +108,28 @@ def _compare_sizes(
     for index, operation in enumerate(asked["small"]):
         pairs = []
         for number in range(1 + (1 if options.quick else 2 * options.rounds)):
-            found, paces = {}, [pace()]
+            found = {}
             for name in sorted(urls, reverse=number % 2 == 0):
                 said = wrk(servers[name], asked[name][index], folder, concurrency=1, seconds=options.seconds / 2)
                 found[name] = said["seconds"] / said["requests"]
                 servers[name].rest()
-                paces.append(pace())
                 if operation.writes:
                     tidy(urls[name])
-            pairs.append((found["large"], found["small"], tuple(paces)))
-        extras.growth[operation.name] = extras.ratio(pairs[1:])  # the first is to warm up
+            pairs.append((found["large"], found["small"]))
+        extras.growth[operation.name] = _ratio(pairs[1:])  # the first is to warm up
 
 
 def _time_lists(extras: Extras, server: Server, deep: list[int]) -> None:
     """Time page 1 of the user with the most tasks, and whole lists, which must grow no more than their users' tasks."""
     tokens = [make_token(user_id(LARGE + place)) for place in range(len(deep))]
     extras.page_ms = 1000 * median(_time(server, "/tasks?page=1&per_page=20", tokens[-1]) for _ in range(TIMES))
-    rows: list[list[float]] = []
-    pairs: list[Pair] = []
-    for _ in range(TIMES):
-        before = pace()
-        seconds = [_time(server, "/api/tasks", token) for token in tokens]
-        rows.append(seconds)
-        pairs.append((seconds[-1] / deep[-1], seconds[0] / deep[0], (before, pace())))
+    rows = [[_time(server, "/api/tasks", token) for token in tokens] for _ in range(TIMES)]
     extras.whole_list_ms = {count: 1000 * median(row[index] for row in rows) for index, count in enumerate(deep)}
-    extras.whole_list_growth = extras.ratio(pairs)
+    extras.whole_list_growth = _ratio([(row[-1] / deep[-1], row[0] / deep[0]) for row in rows])
+
+
+def _ratio(pairs: list[tuple[float, float]]) -> float:
+    return median(first / second for first, second in pairs)
 
 
 def _time(server: Server, path: str, token: str) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import time
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
 OTHER_CORE = {CORES[1] if len(CORES) > 1 else CORES[0]}
-PACE_STEPS = 450_000  # some 7 ms, three times
 OURS = ("tornado", "httptools", "aiopg", "psycopg2-binary", "sqlalchemy", "orjson", "pyjwt", "jsonschema", "bcrypt")
 
 
@@ -35,19 +33,6 @@ def on(cores: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def pace() -> float:
-    """Return how many seconds a fixed loop takes on the server's core: the best of three, for what disturbs but one."""
-    with on(SERVER_CORE):
-        return min(_loop() for _ in range(3))
-
-
-def _loop() -> float:
-    started = time.perf_counter()
-    for _ in range(PACE_STEPS):
-        pass
-    return time.perf_counter() - started
 
 
 def describe() -> dict[str, str]:

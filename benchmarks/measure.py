@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.database import tidy
-from benchmarks.machine import pace
 from benchmarks.subjects import BASELINE, PATIENCE_SECONDS, Server
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ class Measurement:
     p99: float
     cpu: float
     busy: float
-    paces: tuple[float, float]
 
 
 def wrk(server: Server, operation: Operation, folder: Path, *, concurrency: int, seconds: float) -> Any:
@@ -87,12 +85,11 @@ def wrk(server: Server, operation: Operation, folder: Path, *, concurrency: int,
 
 
 def measure(server: Server, operation: Operation, url: str, folder: Path, seconds: float, **kind: int) -> Measurement:
-    """Measure one server, with the machine's pace before and after; ``kind`` is the concurrency and the round."""
-    before, used = pace(), server.cpu_seconds()
+    """Measure one server; ``kind`` is the concurrency and the round."""
+    used = server.cpu_seconds()
     said = wrk(server, operation, folder, concurrency=kind["concurrency"], seconds=seconds)
     used = server.cpu_seconds() - used
     server.rest()
-    after = pace()
     if operation.writes:
         tidy(url)
     return Measurement(
@@ -103,7 +100,6 @@ def measure(server: Server, operation: Operation, url: str, folder: Path, second
         p99=said["p99"],
         cpu=1000 * used / said["requests"],
         busy=used / said["seconds"],
-        paces=(before, after),
         **kind,
     )
 

@@ -105,12 +105,10 @@ def _memory_table(results: Results) -> Table:
 
 
 def _facts(results: Results) -> str:
-    extras, figures, options = results.extras, results.figures, results.options
+    extras, options = results.extras, results.options
     lists = ", ".join(f"{count:,} tasks in {value:.0f} ms" for count, value in extras.whole_list_ms.items())
     facts = [
         f"{options.rounds} rounds of {options.seconds:g} s for each server, operation and number of connections.",
-        f"Of {figures.kept + figures.dropped} comparisons within a round, {figures.dropped} were dropped because the"
-        f" machine's pace had changed by more than 10 %; of those of logins and growth, {extras.dropped}.",
         f"Logins: {extras.logins_per_second:.1f} a second on all cores, at bcrypt cost 12.",
         f"The todo contract's whole list: {lists}.",
         *(f"{name}: {value}." for name, value in results.versions.items()),
