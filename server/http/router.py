@@ -52,8 +52,7 @@ class Router:
     def run(self, request: Request) -> None:
         """Start the handler of a request.
 
-        ``Application`` would start it through a delegate that also collects the body, with two more callbacks: 3 % of a
-        request's time.
+        ``Application`` would start it through a delegate that also collects the body and adds two callbacks.
         """
         target, parameters = self._find(request.path) if request.refusal is None else (self._fallback, [])
         handler = target.handler(self._application, request, **target.arguments)
