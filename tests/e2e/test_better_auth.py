@@ -77,6 +77,7 @@ async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_
         for password in ("correct horse", ""):
             login = {"email": user["email"], "password": password}
             assert (await client.request("POST", PATH.login, login)).status == 401
+        await process.stop()  # and write the last lines of the log
     assert rejections(process) == ["unknown_user"]
 
 
@@ -92,4 +93,5 @@ async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_w
                 answer = await client.request(method, PATH.tasks, TASK, token=token)
                 assert answer.status == 401
                 assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
+        await process.stop()  # and write the last lines of the log
     assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6
