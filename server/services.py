@@ -1,4 +1,4 @@
-"""What every request needs beside itself, made once at start."""
+"""What handlers need in addition to the request, created once at start."""
 
 from __future__ import annotations
 

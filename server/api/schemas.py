@@ -1,6 +1,6 @@
 """Request bodies validated against the files in ``schemas/``, with jsonschema.
 
-A schema file carries its own messages for people beside its rules, in the keyword ``errorMessage``: the failing keyword
+A schema file carries its messages for people next to its rules, in the keyword ``errorMessage``: the failing keyword
 names the message, ``required`` one for each property, ``null`` the one for a null where a value must be.
 
 The ``description`` of a property states the rules that client generators and regular-expression engines read in

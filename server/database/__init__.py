@@ -77,7 +77,7 @@ class TooManyConnections(DatabaseUnavailable):
 
 
 class Driver(Protocol):
-    """What a driver does; it is never asked to run more statements at once than it may hold connections.
+    """What a driver does; it is never asked to run more concurrent statements than it may hold connections.
 
     ``place`` is where the database is, for messages: hosts with their ports, or a file.
     """
@@ -98,7 +98,7 @@ class Database:
 
     Args:
         driver: runs the statements.
-        connections: statements that may run at once.
+        connections: the number of statements that may run concurrently.
         timeout: seconds that one request may spend.
     """
 

@@ -37,7 +37,7 @@ class SqliteDriver:
 
     Args:
         url: ``sqlite:///`` and a file.
-        connections: the most that are open at once.
+        connections: the largest number that is open at a time.
     """
 
     def __init__(self, url: str, connections: int) -> None:

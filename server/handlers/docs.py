@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent / "static"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 FILES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
 PAGE = "index.html"
-# The page loads what this server serves, and sends requests to nobody else; Swagger UI draws its icons from data: URLs.
+# The page loads files of this server, and sends requests to no other; Swagger UI draws its icons from data: URLs.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",

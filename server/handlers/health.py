@@ -11,7 +11,7 @@ READY_SECONDS = 2.0
 
 
 class HealthHandler(BaseHandler):
-    """``/health``: liveness, which asks nobody else (FR-062)."""
+    """``/health``: liveness, which asks no other service (FR-062)."""
 
     https_exempt = True
 

@@ -119,7 +119,7 @@ class RateLimiter:
             yield
 
     async def count_failed_login(self, account: str) -> None:
-        """Count a failed login to an account, whoever tried; the caller has its turn."""
+        """Count a failed login to an account, from any address; the caller has the account's turn."""
         if self._limit is not None:
             await self._enter(self._limit, "login_failed", account)
 

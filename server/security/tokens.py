@@ -87,7 +87,7 @@ class Tokens:
             raise TokenRejected("signature") from None
         except jwt.MissingRequiredClaimError:
             raise TokenRejected("no_expiry") from None
-        # Beside PyJWT's own: an infinite exp overflows, deep JSON recurses.
+        # In addition to PyJWT's own errors: an infinite exp overflows, deep JSON recurses.
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             raise TokenRejected("malformed") from None
         # PyJWT takes a numeral in a string for a time; RFC 7519 section 2 (NumericDate) does not.
