@@ -22,7 +22,7 @@ from benchmarks.machine import OTHER_CORE, SERVER_CORE, on
 from benchmarks.measure import wrk
 from benchmarks.operations import NAMES, operations
 from benchmarks.subjects import OURS, Server, running
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
     from benchmarks.operations import Operation

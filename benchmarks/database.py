@@ -12,7 +12,7 @@ import psycopg2
 from benchmarks.operations import CREATED_TITLE
 from server.database.migrations import migrate
 from tests.conftest import new_postgresql_database
-from tests.faults.parts import postgres
+from tests.support.services import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

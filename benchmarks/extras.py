@@ -20,7 +20,7 @@ from benchmarks.measure import wrk
 from benchmarks.operations import make_token, operations
 from benchmarks.smoke import call
 from benchmarks.subjects import OURS, running
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from benchmarks.database import LARGE, TASKS_EACH, execute, filled_database, pos
 from benchmarks.explain import OPERATIONS, cell, explain_all, explain_many, indexes
 from benchmarks.report import markdown, write_between
 from benchmarks.subjects import POOL
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
     from benchmarks.explain import Plan

@@ -20,7 +20,7 @@ from benchmarks.measure import Measurement, Options, rounds
 from benchmarks.operations import Operation, operations
 from benchmarks.subjects import BASELINE, OURS, SUBJECTS, Server, Subject, running
 from benchmarks.targets import targets
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 SETTLE_SECONDS = 1  # after a start, before memory is looked at
 

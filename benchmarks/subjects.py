@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.processes import PROJECT, free_port
+from tests.support.processes import PROJECT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

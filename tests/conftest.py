@@ -22,7 +22,7 @@ from server.config import Config
 from server.database.migrations import migrate
 from server.routes import ROUTES
 from server.services import Services
-from tests.client import PATHS, Client, Document, Paths, Person
+from tests.support.client import PATHS, Client, Document, Paths, Person
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

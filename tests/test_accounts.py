@@ -19,13 +19,13 @@ from structlog.testing import capture_logs
 
 from server.api.schemas import SCHEMAS
 from server.queries import users
-from tests.client import PASSWORD, PATHS
 from tests.conftest import on_one_database
+from tests.support.client import PASSWORD, PATHS
 
 if TYPE_CHECKING:
     from server.queries.users import User
     from server.services import Services
-    from tests.client import Answer, Client, Paths, Person
+    from tests.support.client import Answer, Client, Paths, Person
 
 INVALID_CREDENTIALS = "Invalid email or password"
 FOREIGN_HASH = f"{'5a' * 16}:{'c3' * 64}"  # scrypt, as Better Auth writes it

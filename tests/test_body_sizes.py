@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import ORIGIN, on_one_database
-from tests.raw import chunk, chunked, connect, head
+from tests.support.raw_http import chunk, chunked, connect, head
 
 if TYPE_CHECKING:
     from server.http.server import Server
-    from tests.client import Answer, Client, Person
+    from tests.support.client import Answer, Client, Person
 
 pytestmark = on_one_database
 TASKS, REGISTER, LOGIN = "/tasks", "/auth/register", "/auth/login"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import PASSWORD
+from tests.support.client import PASSWORD
 
 if TYPE_CHECKING:
-    from tests.client import Paths, Person
+    from tests.support.client import Paths, Person
 
 
 @pytest.mark.parametrize("path", ["{tasks}", "{tasks}?page=1", "{tasks}/{id}"])

@@ -9,13 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.http.proxies import _warn_of_untrusted_proxy
-from tests.client import PASSWORD
 from tests.conftest import on_one_database
+from tests.support.client import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.client import Answer, Client, Paths
+    from tests.support.client import Answer, Client, Paths
 
 pytestmark = [on_one_database, pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")]
 behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")

@@ -12,7 +12,7 @@ import limits
 import pytest
 
 from server.config import Config, ConfigError
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 
 from server.http.connection import HEAD_BYTES
 from server.http.exchange import DROPPED_BYTES
-from tests.client import PATHS
 from tests.conftest import ORIGIN, on_one_database
-from tests.processes import writes_locked
-from tests.raw import chunk, chunked, connect, head
+from tests.support.client import PATHS
+from tests.support.processes import writes_locked
+from tests.support.raw_http import chunk, chunked, connect, head
 
 if TYPE_CHECKING:
     from server.config import Config
     from server.http.server import Server
-    from tests.client import Answer, Client, Person
+    from tests.support.client import Answer, Client, Person
 
 pytestmark = on_one_database
 TASKS = "/tasks"

@@ -8,16 +8,16 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from tests.client import PASSWORD
 from tests.conftest import ORIGIN, on_one_database
-from tests.raw import connect, head
+from tests.support.client import PASSWORD
+from tests.support.raw_http import connect, head
 from tests.test_routes import ALLOW, PATTERNS, path_of
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from server.services import Services
-    from tests.client import Answer, Client, Paths, Person
+    from tests.support.client import Answer, Client, Paths, Person
 
 pytestmark = on_one_database
 FROM_FRONTEND = {"Origin": ORIGIN}

@@ -22,7 +22,7 @@ from server.database import postgres as postgres_module
 from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
 from server.database.postgres import PostgresDriver
 from tests.conftest import execute
-from tests.processes import Gate
+from tests.support.processes import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -13,15 +13,15 @@ from structlog.testing import capture_logs
 from server.database import Database, DatabaseUnavailable, QueryError
 from server.database.migrations import migrate
 from server.database.postgres import PostgresDriver
-from tests.client import PATHS
 from tests.conftest import execute
+from tests.support.client import PATHS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from server.services import Services
-    from tests.client import Client, Person
+    from tests.support.client import Client, Person
 
 TIMEOUT_SECONDS = 5.0
 RAISE = """

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from server.database.migrations import migrate
-from tests.client import PATHS
 from tests.conftest import execute
+from tests.support.client import PATHS
 
 if TYPE_CHECKING:
-    from tests.client import Person
+    from tests.support.client import Person
 
 SETTINGS = {
     "DateStyle": "SQL, DMY",

@@ -18,7 +18,7 @@ from server.config import Config
 from server.routes import ROUTES
 
 if TYPE_CHECKING:
-    from tests.client import Client
+    from tests.support.client import Client
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text("utf-8")

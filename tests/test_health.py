@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from server.http.server import Server
-    from tests.client import Answer, Client
+    from tests.support.client import Answer, Client
 
 
 def outcome(answer: Answer) -> tuple[int, str]:

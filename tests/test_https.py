@@ -11,7 +11,7 @@ from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
     from server.services import Services
-    from tests.client import Client
+    from tests.support.client import Client
 
 pytestmark = on_one_database
 HSTS = "Strict-Transport-Security"

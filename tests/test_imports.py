@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 
 def imported(file: str) -> set[str]:

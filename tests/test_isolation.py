@@ -13,7 +13,7 @@ from server.database.tables import tasks
 
 if TYPE_CHECKING:
     from server.services import Services
-    from tests.client import Paths, Person
+    from tests.support.client import Paths, Person
 
 ROUNDS = 15
 WORKERS = 4

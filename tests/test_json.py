@@ -12,7 +12,7 @@ from server.http.json_body import MAX_VALUES, parse_json
 from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
-    from tests.client import Answer, Paths, Person
+    from tests.support.client import Answer, Paths, Person
 
 TASKS = "/tasks"
 JSON = {"Content-Type": "application/json"}

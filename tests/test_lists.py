@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.client import Answer, Paths, Person
+    from tests.support.client import Answer, Paths, Person
 
 
 def links(answer: Answer) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 
 def test_requirements_are_the_only_lock_file() -> None:

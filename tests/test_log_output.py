@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import PATHS
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import PATIENCE_SECONDS, RUN, free_port
+from tests.support.client import PATHS
+from tests.support.processes import PATIENCE_SECONDS, RUN, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,17 +25,17 @@ import structlog
 import server
 from server import logs
 from server.config import LOG_FORMATS, SQLITE_PREFIX
-from tests.client import PATHS
 from tests.conftest import ORIGIN, SECRET, new_postgresql_database
-from tests.processes import RUN, Gate, serving, writes_locked
-from tests.raw import chunk, connect, head
+from tests.support.client import PATHS
+from tests.support.processes import RUN, Gate, serving, writes_locked
+from tests.support.raw_http import chunk, connect, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tests.client import Answer, Client
-    from tests.processes import Process
+    from tests.support.client import Answer, Client
+    from tests.support.processes import Process
 
 REGISTER, LOGIN, TASKS = PATHS[0].register, PATHS[0].login, PATHS[0].tasks
 JSON = {"Content-Type": "application/json"}

@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 from server.database import DatabaseUnavailable
 from server.database.postgres import FEW_ROWS, PostgresDriver
 from server.queries import tasks
-from tests.client import PATHS
-from tests.raw import connect, head
+from tests.support.client import PATHS
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
-    from tests.client import Person
+    from tests.support.client import Person
 
 
 @pytest.fixture

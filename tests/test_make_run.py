@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import PATHS
-from tests.processes import PROJECT, client_of, finished, free_port, started
+from tests.support.client import PATHS
+from tests.support.processes import PROJECT, client_of, finished, free_port, started
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import on_one_database
-from tests.raw import connect, head
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
-    from tests.client import Person
+    from tests.support.client import Person
 
 pytestmark = on_one_database
 TASKS, REGISTER = "/tasks", "/auth/register"

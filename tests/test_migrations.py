@@ -29,9 +29,9 @@ from server.config import SQLITE_PREFIX
 from server.database import migrations
 from server.database.migrations import LOCK_KEY, MigrationError, alembic_config, migrate
 from server.database.tables import metadata, users
-from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET, execute, new_postgresql_database
-from tests.processes import PROJECT, RUN, finished, serving, started
+from tests.support.client import PATHS, Person
+from tests.support.processes import PROJECT, RUN, finished, serving, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from server.services import Services
-    from tests.client import Client
+    from tests.support.client import Client
 
 VERBS = ("get", "post", "put", "delete")
 

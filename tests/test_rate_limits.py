@@ -13,14 +13,14 @@ import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
-from tests.client import PASSWORD, PATHS
 from tests.conftest import ORIGIN, on_one_database
+from tests.support.client import PASSWORD, PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from server.services import Services
-    from tests.client import Answer, Client, Paths, Person
+    from tests.support.client import Answer, Client, Paths, Person
 
     class Attempt(Protocol):
         """Makes an attempt that nobody has made before."""

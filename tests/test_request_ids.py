@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import on_one_database
-from tests.raw import connect, head
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
-    from tests.client import Client
+    from tests.support.client import Client
 
 pytestmark = on_one_database
 

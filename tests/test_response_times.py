@@ -9,7 +9,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.client import Paths, Person
+    from tests.support.client import Paths, Person
 
 CLIENTS = 4
 ROUNDS = 25

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 
 from server.routes import ROUTES
-from tests.client import PATHS
 from tests.conftest import ORIGIN, on_one_database
-from tests.raw import connect, head
+from tests.support.client import PATHS
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
-    from tests.client import Answer, Client, Paths, Person
+    from tests.support.client import Answer, Client, Paths, Person
 
 PUBLIC = {
     "/api/auth/signup": "POST, OPTIONS",

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from server.queries import tasks
-from tests.client import PATHS, Person
-from tests.processes import serving
-from tests.raw import connect, head
+from tests.support.client import PATHS, Person
+from tests.support.processes import serving
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.client import Answer, Client, Paths
+    from tests.support.client import Answer, Client, Paths
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
 SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"

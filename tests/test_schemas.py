@@ -16,7 +16,7 @@ from jsonschema.validators import extend
 
 from server.api.schemas import BODIES, SCHEMAS, Schema, check_keywords
 from server.values import hashable, normalise_email
-from tests.processes import PROJECT
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

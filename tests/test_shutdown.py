@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import PASSWORD, PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, changed, client_of, free_port, serving, started, writes_locked
-from tests.raw import connect, head
+from tests.support.client import PASSWORD, PATHS, Person
+from tests.support.processes import RUN, changed, client_of, free_port, serving, started, writes_locked
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.raw import Connection
+    from tests.support.raw_http import Connection
 
 TASKS = PATHS[0].tasks
 MINIMUM = {"DATABASE_URL": "sqlite:///todo.db", "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}

@@ -14,14 +14,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.database.migrations import MigrationError, migrate
-from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, finished, serving, writes_locked
+from tests.support.client import PATHS, Person
+from tests.support.processes import RUN, finished, serving, writes_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.client import Client
+    from tests.support.client import Client
 
 NOBODY = 65534
 TIMEOUT_SECONDS = 1.0

@@ -18,14 +18,14 @@ from psycopg2.extensions import parse_dsn
 import server.app
 from server.app import StartError, open_database, wait_for_database
 from server.config import Config
-from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import RUN, Gate, changed, client_of, finished, free_port, serving, started
+from tests.support.client import PATHS, Person
+from tests.support.processes import RUN, Gate, changed, client_of, finished, free_port, serving, started
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.processes import Process
+    from tests.support.processes import Process
 
 REQUIRED = ["DATABASE_URL", "BETTER_AUTH_SECRET", "FRONTEND_URL"]
 DATABASE_PASSWORD = "pa55-of-the-database"

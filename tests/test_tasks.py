@@ -14,15 +14,15 @@ from sqlalchemy import func, select
 from server.api.contracts import TODO
 from server.api.schemas import SCHEMAS
 from server.config import SQLITE_PREFIX
-from tests.client import PATHS
 from tests.conftest import on_one_database
+from tests.support.client import PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from server.api.contracts import Contract
     from server.services import Services
-    from tests.client import Paths, Person
+    from tests.support.client import Paths, Person
 
 SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"
 WHITESPACE = "".join(letter for letter in map(chr, range(sys.maxunicode)) if letter.isspace())

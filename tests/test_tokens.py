@@ -15,14 +15,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.security.tokens import TokenRejected, Tokens
-from tests.client import PASSWORD, PATHS
 from tests.conftest import ORIGIN, SECRET, on_one_database
-from tests.raw import connect, head
+from tests.support.client import PASSWORD, PATHS
+from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.client import Answer, Client, Paths, Person
+    from tests.support.client import Answer, Client, Paths, Person
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
 DIGESTS = {"HS384": "sha384", "HS512": "sha512"}

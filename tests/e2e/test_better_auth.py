@@ -10,15 +10,15 @@ import psycopg2
 import pytest
 
 from server.values import parse_uuid
-from tests.client import PATHS, Client
 from tests.conftest import ORIGIN
-from tests.e2e.typescript import NODE, built, code_blocks, compiled, new_project, run
-from tests.processes import serving
+from tests.support.client import PATHS, Client
+from tests.support.processes import serving
+from tests.support.typescript import NODE, built, code_blocks, compiled, new_project, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.processes import Process
+    from tests.support.processes import Process
 
     User = dict[str, str]
 

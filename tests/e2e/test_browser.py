@@ -13,18 +13,18 @@ import jwt
 import pytest
 
 from server.handlers.docs import FILES, PAGE
-from tests.client import PASSWORD, PATHS, Client, Person
 from tests.conftest import SECRET
-from tests.e2e.browser import CLIENT, HOST, Docs, Frontend, open_browser, open_context, proxy, self_signed, site
-from tests.processes import Gate, serving
+from tests.support.browser import CLIENT, HOST, Docs, Frontend, open_browser, open_context, proxy, self_signed, site
+from tests.support.client import PASSWORD, PATHS, Client, Person
+from tests.support.processes import Gate, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import BrowserContext
 
-    from tests.client import Answer
-    from tests.processes import Process
+    from tests.support.client import Answer
+    from tests.support.processes import Process
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

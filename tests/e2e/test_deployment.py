@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from tests.e2e.cluster import SETTINGS
-from tests.processes import PROJECT, RUN, client_of, finished, free_port, started
+from tests.support.cluster import SETTINGS
+from tests.support.processes import PROJECT, RUN, client_of, finished, free_port, started
 
 if TYPE_CHECKING:
-    from tests.processes import Process
+    from tests.support.processes import Process
 
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 COMPOSE_FILE = PROJECT / "deploy" / "compose.yaml"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ORIGIN, SECRET
-from tests.e2e.typescript import NODE
-from tests.processes import serving
+from tests.support.processes import serving
+from tests.support.typescript import NODE
 
 CLIENTS = Path(__file__).parent / "clients"
 BIN = NODE / "node_modules" / ".bin"

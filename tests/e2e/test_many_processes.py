@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import PASSWORD, PATHS
-from tests.e2e.browser import self_signed
-from tests.e2e.cluster import CLIENTS, PROCESSES, deployed, nginx
-from tests.faults.load import Caller, Load
-from tests.processes import client_of
-from tests.raw import Connection, head
+from tests.support.browser import self_signed
+from tests.support.client import PASSWORD, PATHS
+from tests.support.cluster import CLIENTS, PROCESSES, deployed, nginx
+from tests.support.load import Caller, Load
+from tests.support.processes import client_of
+from tests.support.raw_http import Connection, head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.e2e.cluster import Nginx
+    from tests.support.cluster import Nginx
 
 MEBIBYTE = 1024 * 1024
 

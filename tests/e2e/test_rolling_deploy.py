@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.cluster import CLIENTS, deployed, failed, under_load
+from tests.support.cluster import CLIENTS, deployed, failed, under_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.faults.load import Load
-    from tests.faults.parts import Postgres
+    from tests.support.load import Load
+    from tests.support.services import Postgres
 
 REPLACEMENTS = 5
 REPLACEMENT_SECONDS = 1

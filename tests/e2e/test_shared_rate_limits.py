@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 from server.errors import TooManyRequests
 from server.security.ratelimit import RateLimiter
 from server.security.redis_storage import CALL_SECONDS, MAX_CONNECTIONS
-from tests.client import PASSWORD, PATHS, Client
-from tests.e2e.attempts import LIMIT, REDIS_PASSWORD, Servers, all_of, redis, servers
-from tests.processes import finished, free_port
+from tests.support.client import PASSWORD, PATHS, Client
+from tests.support.limited_servers import LIMIT, REDIS_PASSWORD, Servers, all_of, redis, servers
+from tests.support.processes import finished, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

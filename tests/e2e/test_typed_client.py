@@ -12,13 +12,13 @@ import pytest
 from server.api.contracts import TODO
 from server.routes import ROUTES
 from tests.conftest import on_one_database
-from tests.e2e.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
-from tests.processes import serving
+from tests.support.processes import serving
+from tests.support.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.client import Client
+    from tests.support.client import Client
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 ADDRESS = "http://localhost:8000"

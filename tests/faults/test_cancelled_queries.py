@@ -12,17 +12,17 @@ import psutil
 import psycopg2
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller
-from tests.faults.parts import Postgres, postgres
-from tests.faults.servers import Server, running
-from tests.raw import head
+from tests.support.client import Person
+from tests.support.load import Caller
+from tests.support.raw_http import head
+from tests.support.servers import Server, running
+from tests.support.services import Postgres, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.faults.load import Outcome
+    from tests.support.load import Outcome
 
 POOL_SIZE = 50
 MORE_THAN_THE_POOL = 60

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller, percentile
-from tests.faults.parts import Postgres, Proxy, run_as_owner, system_folder, system_postgres
-from tests.faults.test_acknowledged_means_stored import UNAVAILABLE, assert_nothing_is_lost, start_creating
-from tests.processes import serving
+from tests.faults.test_durability import UNAVAILABLE, assert_nothing_is_lost, start_creating
+from tests.support.client import Person
+from tests.support.load import Caller, percentile
+from tests.support.processes import serving
+from tests.support.services import Postgres, Proxy, run_as_owner, system_folder, system_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,17 +13,17 @@ import psutil
 import pytest
 
 from server.database import MAX_WAITING_STATEMENTS
-from tests.client import Person
-from tests.faults.load import Caller, Load, spread
-from tests.faults.parts import Postgres, postgres
-from tests.faults.servers import MEGABYTE, Server, running
-from tests.processes import writes_locked
+from tests.support.client import Person
+from tests.support.load import Caller, Load, spread
+from tests.support.processes import writes_locked
+from tests.support.servers import MEGABYTE, Server, running
+from tests.support.services import Postgres, postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from tests.faults.load import Outcome
+    from tests.support.load import Outcome
 
 CLIENTS = 500
 POOL = 10

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller, Load
-from tests.faults.parts import PgBouncer, postgres
-from tests.processes import PROJECT, serving, writes_locked
+from tests.support.client import Person
+from tests.support.load import Caller, Load
+from tests.support.processes import PROJECT, serving, writes_locked
+from tests.support.services import PgBouncer, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller
-from tests.faults.measure import insert_tasks
-from tests.faults.parts import postgres
-from tests.faults.servers import running
-from tests.processes import RUN, serving, started, writes_locked
-from tests.raw import connect, head
+from tests.support.bystanders import insert_tasks
+from tests.support.client import Person
+from tests.support.load import Caller
+from tests.support.processes import RUN, serving, started, writes_locked
+from tests.support.raw_http import connect, head
+from tests.support.servers import running
+from tests.support.services import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.faults.load import Outcome
-    from tests.faults.servers import Server
-    from tests.raw import Connection
+    from tests.support.load import Outcome
+    from tests.support.raw_http import Connection
+    from tests.support.servers import Server
 
 CLIENTS = 32
 HURRIED = 8  # of them, which open a connection for each request

@@ -12,9 +12,9 @@ import pytest
 
 from server.database import Database, DatabaseRefused
 from server.database.postgres import PostgresDriver
-from tests.client import PASSWORD, PATHS
-from tests.faults.parts import Postgres, system_postgres
-from tests.processes import RUN, finished, serving, started
+from tests.support.client import PASSWORD, PATHS
+from tests.support.processes import RUN, finished, serving, started
+from tests.support.services import Postgres, system_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable

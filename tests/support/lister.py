@@ -1,4 +1,4 @@
-"""``python -m tests.faults.lister PORT TOKEN``: lists every task in a loop, in a process of its own.
+"""``python -m tests.support.lister PORT TOKEN``: lists every task in a loop, in a process of its own.
 
 Whoever measures other clients in its own process would else measure how this one reads tens of megabytes.
 """

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller, Load, RetryingCaller
-from tests.faults.parts import PATIENCE_SECONDS, Postgres, postgres
-from tests.processes import free_port, serving, writes_locked
+from tests.support.client import Person
+from tests.support.load import Caller, Load, RetryingCaller
+from tests.support.processes import free_port, serving, writes_locked
+from tests.support.services import PATIENCE_SECONDS, Postgres, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.faults.load import percentile
-from tests.processes import PROJECT, RUN, client_of, free_port, started
+from tests.support.load import percentile
+from tests.support.processes import PROJECT, RUN, client_of, free_port, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.client import Client
-    from tests.processes import Process
+    from tests.support.client import Client
+    from tests.support.processes import Process
 
-PROBE = (sys.executable, "-m", "tests.faults.probe")
+PROBE = (sys.executable, "-m", "tests.support.probe")
 MEGABYTE = 1024 * 1024
 
 
@@ -119,6 +119,6 @@ async def running(
 @asynccontextmanager
 async def running_lister(server: Server, token: str) -> AsyncIterator[Process]:
     """Let a process list all tasks of a token's user in a loop."""
-    command = (sys.executable, "-m", "tests.faults.lister", str(server.port), token)
+    command = (sys.executable, "-m", "tests.support.lister", str(server.port), token)
     async with started(*command, folder=PROJECT, environment={}) as process:
         yield process

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tests.faults.load import Caller, spread
+from tests.support.load import Caller, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.load import Outcome
-    from tests.faults.parts import Postgres
-    from tests.faults.servers import Server
+    from tests.support.load import Outcome
+    from tests.support.servers import Server
+    from tests.support.services import Postgres
 
 READERS = 4
 PERIOD_SECONDS = 2  # of measuring

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import Person
-from tests.faults.load import Caller
-from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
-from tests.faults.parts import postgres
-from tests.faults.servers import running, running_lister
-from tests.raw import connect, head
+from tests.support.bystanders import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
+from tests.support.client import Person
+from tests.support.load import Caller
+from tests.support.raw_http import connect, head
+from tests.support.servers import running, running_lister
+from tests.support.services import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.faults.parts import Postgres
-    from tests.faults.servers import Server
+    from tests.support.servers import Server
+    from tests.support.services import Postgres
 
 MANY = 100_000
 FEW = 20

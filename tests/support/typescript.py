@@ -6,13 +6,13 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.processes import PROJECT, finished
+from tests.support.processes import PROJECT, finished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.processes import Process
+    from tests.support.processes import Process
 
 NODE = PROJECT / "tests" / "e2e" / "node"
 PACKAGES = NODE / "node_modules"

@@ -8,16 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.client import PASSWORD, PATHS, Client
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import serving, started
+from tests.support.client import PASSWORD, PATHS, Client
+from tests.support.processes import serving, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.client import Answer
-    from tests.processes import Process
+    from tests.support.client import Answer
+    from tests.support.processes import Process
 
 LIMIT = 5
 PATIENCE_SECONDS = 10

@@ -14,14 +14,14 @@ import psutil
 import pytest
 
 from server.errors import ClientClosedRequest
-from tests.client import Person
-from tests.faults.hostile import body_head, connect, dawdle
-from tests.faults.load import Caller
-from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
-from tests.faults.parts import postgres
-from tests.faults.servers import Server, running
-from tests.processes import PROJECT, started
-from tests.raw import head
+from tests.support.bystanders import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
+from tests.support.client import Person
+from tests.support.load import Caller
+from tests.support.processes import PROJECT, started
+from tests.support.raw_http import head
+from tests.support.servers import Server, running
+from tests.support.services import postgres
+from tests.support.slow_clients import body_head, connect, dawdle
 
 if TYPE_CHECKING:
     import socket
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 @asynccontextmanager
 async def hostile_crowd(server: Server, token: str, closed: dict[str, list[float]]) -> AsyncIterator[None]:
     """Let everybody of them come, and let them go on."""
-    command = (sys.executable, "-m", "tests.faults.hostile", str(server.port), token)
+    command = (sys.executable, "-m", "tests.support.slow_clients", str(server.port), token)
     async with started(*command, str(SLOW_HEADERS), str(SLOW_BODIES), folder=PROJECT, environment={}) as process:
         await process.wait_for_text("ready")
         yield

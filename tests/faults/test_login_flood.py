@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.security.passwords import MAX_WAITING_HASHES
-from tests.client import PASSWORD, Person
-from tests.faults.load import Caller, Load
-from tests.faults.measure import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
-from tests.faults.parts import postgres
-from tests.faults.servers import running
+from tests.support.bystanders import Bystanders, Rounds, insert_tasks, milliseconds, p99_ratios
+from tests.support.client import PASSWORD, Person
+from tests.support.load import Caller, Load
+from tests.support.servers import running
+from tests.support.services import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.faults.load import Outcome
+    from tests.support.load import Outcome
 
 FLOOD = 50
 ACCOUNTS = 10  # of the flood: logins to one account are checked one after the other, so hashes and accounts both queue

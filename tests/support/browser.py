@@ -19,8 +19,8 @@ from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
-from tests.client import Answer
-from tests.processes import PATIENCE_SECONDS, free_port
+from tests.support.client import Answer
+from tests.support.processes import PATIENCE_SECONDS, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,17 +19,17 @@ from sqlalchemy import literal, select
 from server.database import Database, DatabaseUnavailable
 from server.database.postgres import PostgresDriver
 from server.handlers.health import READY_SECONDS
-from tests.client import Person
 from tests.conftest import ORIGIN
-from tests.faults.load import Caller, Load, Outcome, percentile, spread
-from tests.faults.parts import Postgres, Proxy, postgres
-from tests.faults.servers import running
+from tests.support.client import Person
+from tests.support.load import Caller, Load, Outcome, percentile, spread
+from tests.support.servers import running
+from tests.support.services import Postgres, Proxy, postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from tests.faults.servers import Server
+    from tests.support.servers import Server
 
 CLIENTS = 32
 POOL_SIZE = 10

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 
-from tests.client import PATHS, Client, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.processes import Gate, serving, writes_locked
+from tests.support.client import PATHS, Client, Person
+from tests.support.processes import Gate, serving, writes_locked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.client import Answer
-    from tests.processes import Process
+    from tests.support.client import Answer
+    from tests.support.processes import Process
 
     Lines = list[dict[str, Any]]
 

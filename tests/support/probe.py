@@ -1,4 +1,4 @@
-"""``python -m tests.faults.probe``: the server as ``run.py`` starts it, with a watch on each turn of its loop.
+"""``python -m tests.support.probe``: the server as ``run.py`` starts it, with a watch on each turn of its loop.
 
 At its end it writes to the file that PROBE_FILE names, one JSON array a line: ``["turn", when, seconds, processor
 seconds, what]`` for each callback that held the loop for more than a millisecond, ``["lag", when, seconds]`` for each

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import PASSWORD
 from tests.conftest import new_postgresql_database
-from tests.e2e.bad_day import ATTACKER, ENVIRONMENT, PATH, SLOW_SECONDS, live_and_log
-from tests.processes import PROJECT, RUN, client_of, free_port, started
+from tests.support.client import PASSWORD
+from tests.support.incident import ATTACKER, ENVIRONMENT, PATH, SLOW_SECONDS, live_and_log
+from tests.support.processes import PROJECT, RUN, client_of, free_port, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.e2e.bad_day import Logs
+    from tests.support.incident import Logs
 
 PAGE = (PROJECT / "docs" / "operating.md").read_text("utf-8")
 FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

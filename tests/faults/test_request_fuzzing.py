@@ -14,17 +14,17 @@ from uuid import uuid4
 import pytest
 from tornado.httputil import HTTPHeaders, parse_response_start_line
 
-from tests.client import PASSWORD, PATHS, Person, check
-from tests.faults.load import percentile
-from tests.faults.parts import postgres
-from tests.faults.servers import running
-from tests.raw import chunked, head
+from tests.support.client import PASSWORD, PATHS, Person, check
+from tests.support.load import percentile
+from tests.support.raw_http import chunked, head
+from tests.support.servers import running
+from tests.support.services import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.client import Answer
+    from tests.support.client import Answer
 
 SEED = os.environ.get("FAULTS_SEED", "1")
 REQUESTS = int(os.environ.get("FAULTS_REQUESTS", "20000"))

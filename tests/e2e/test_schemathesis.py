@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client import PATHS, Paths, Person
 from tests.conftest import on_one_database
-from tests.e2e.cluster import deployed
-from tests.processes import client_of, serving
+from tests.support.client import PATHS, Paths, Person
+from tests.support.cluster import deployed
+from tests.support.processes import client_of, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.processes import Process
+    from tests.support.processes import Process
 
 EXAMPLES = 60
 SECONDS = 240

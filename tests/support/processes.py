@@ -18,12 +18,12 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 from server.config import SQLITE_PREFIX
-from tests.client import Client
+from tests.support.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, str(PROJECT / "run.py"))
 PATIENCE_SECONDS = 20
 LINE_BYTES = 16 * 1024 * 1024

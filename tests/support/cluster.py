@@ -12,19 +12,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.client import PATHS, Person
 from tests.conftest import ORIGIN, SECRET
-from tests.e2e.attempts import redis
-from tests.faults.load import Caller, Load
-from tests.faults.parts import PgBouncer, Postgres, postgres
-from tests.processes import PROJECT, client_of, free_port, serving, started
+from tests.support.client import PATHS, Person
+from tests.support.limited_servers import redis
+from tests.support.load import Caller, Load
+from tests.support.processes import PROJECT, client_of, free_port, serving, started
+from tests.support.services import PgBouncer, Postgres, postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.faults.load import Outcome
-    from tests.processes import Process
+    from tests.support.load import Outcome
+    from tests.support.processes import Process
 
 PROCESSES = 4
 CLIENTS = 64

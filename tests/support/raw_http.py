@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from tornado.httputil import HTTPHeaders, parse_response_start_line
 
-from tests.client import check
+from tests.support.client import check
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from tests.client import Answer, Client
+    from tests.support.client import Answer, Client
 
 PATIENCE_SECONDS = 10
 

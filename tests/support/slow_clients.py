@@ -1,4 +1,4 @@
-"""``python -m tests.faults.hostile PORT TOKEN SLOW_HEADERS SLOW_BODIES``: slow and hostile clients, until SIGTERM.
+"""``python -m tests.support.slow_clients PORT TOKEN SLOW_HEADERS SLOW_BODIES``: slow clients, until SIGTERM.
 
 They are a process of their own, lest their work delay the clients that are measured. It writes ``ready`` when all are
 connected, and at its end a JSON object: the seconds after which each attack's connection was closed, and how many of
