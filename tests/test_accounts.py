@@ -25,7 +25,7 @@ from tests.support.client import PASSWORD, PATHS
 if TYPE_CHECKING:
     from server.queries.users import User
     from server.services import Services
-    from tests.support.client import Answer, Client, Paths, Person
+    from tests.support.client import Client, Paths, Person, Response
 
 INVALID_CREDENTIALS = "Invalid email or password"
 FOREIGN_HASH = f"{'5a' * 16}:{'c3' * 64}"  # scrypt, as Better Auth writes it
@@ -35,11 +35,11 @@ def new_email() -> str:
     return f"person-{secrets.token_hex(6)}@example.com"
 
 
-async def register(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Answer:
+async def register(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Response:
     return await client.request("POST", paths.register, {"email": email, "password": password})
 
 
-async def log_in(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Answer:
+async def log_in(client: Client, paths: Paths, email: Any, password: Any = PASSWORD) -> Response:
     return await client.request("POST", paths.login, {"email": email, "password": password})
 
 
@@ -51,14 +51,14 @@ def password_message(paths: Paths, keyword: str) -> str:
 
 async def test_a_new_account_gets_a_token_that_works_at_once(client: Client, paths: Paths) -> None:
     email = new_email()
-    answer = await register(client, paths, email)
-    assert answer.status == 201
-    user = answer.body["user"]
-    assert answer.body == {"token": answer.body["token"], "user": {"id": user["id"], "email": email}}
+    response = await register(client, paths, email)
+    assert response.status == 201
+    user = response.body["user"]
+    assert response.body == {"token": response.body["token"], "user": {"id": user["id"], "email": email}}
     assert UUID(user["id"]).version == 4
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "no-store"
     for other in PATHS:
-        listed = await client.request("GET", other.tasks, token=answer.body["token"])
+        listed = await client.request("GET", other.tasks, token=response.body["token"])
         assert (listed.status, listed.body["tasks"]) == (200, [])
 
 
@@ -66,10 +66,10 @@ async def test_an_account_of_one_contract_logs_in_through_both(client: Client, p
     email = new_email()
     user = (await register(client, paths, email)).body["user"]
     for other in PATHS:
-        answer = await log_in(client, other, email)
-        assert (answer.status, answer.body) == (200, {"token": answer.body["token"], "user": user})
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert (await client.request("GET", paths.tasks, token=answer.body["token"])).status == 200
+        response = await log_in(client, other, email)
+        assert (response.status, response.body) == (200, {"token": response.body["token"], "user": user})
+        assert response.headers["Cache-Control"] == "no-store"
+        assert (await client.request("GET", paths.tasks, token=response.body["token"])).status == 200
 
 
 async def test_an_email_is_taken_in_any_case_and_through_both_contracts(client: Client, paths: Paths) -> None:
@@ -77,15 +77,15 @@ async def test_an_email_is_taken_in_any_case_and_through_both_contracts(client: 
     assert (await register(client, paths, email)).status == 201
     for other in PATHS:
         for typed in (email, email.upper(), email.title()):
-            answer = await register(client, other, typed, "Another-horse-8")
-            assert (answer.status, answer.error) == (409, "Email already registered")
+            response = await register(client, other, typed, "Another-horse-8")
+            assert (response.status, response.error) == (409, "Email already registered")
     assert (await log_in(client, paths, email)).status == 200
 
 
 async def test_an_email_is_kept_as_normalised_and_found_in_any_case(client: Client, paths: Paths) -> None:
     local = f"Al.Ice+Tag-{secrets.token_hex(6)}"
-    answer = await register(client, paths, f"{local}@Mail.EXAMPLE.com")
-    user = answer.body["user"]
+    response = await register(client, paths, f"{local}@Mail.EXAMPLE.com")
+    user = response.body["user"]
     assert user["email"] == f"{local}@mail.example.com"
     for typed in (user["email"], user["email"].upper(), user["email"].lower()):
         assert (await log_in(client, paths, typed)).body["user"] == user
@@ -112,8 +112,8 @@ async def test_a_domain_is_the_same_in_unicode_and_in_punycode(client: Client, p
 )
 async def test_addresses_that_people_have_are_accepted(client: Client, paths: Paths, address: str) -> None:
     email = address.format(secrets.token_hex(6))
-    answer = await register(client, paths, email)
-    assert (answer.status, answer.body["user"]["email"]) == (201, email)
+    response = await register(client, paths, email)
+    assert (response.status, response.body["user"]["email"]) == (201, email)
 
 
 @on_one_database
@@ -147,9 +147,9 @@ async def test_addresses_that_people_have_are_accepted(client: Client, paths: Pa
     ],
 )
 async def test_what_is_no_address_cannot_register(client: Client, paths: Paths, email: str) -> None:
-    answer = await register(client, paths, email)
-    assert (answer.status, answer.error) == (400, "Email is not a valid email address")
-    assert answer.body["details"] == [{"field": "email", "message": answer.error}]
+    response = await register(client, paths, email)
+    assert (response.status, response.error) == (400, "Email is not a valid email address")
+    assert response.body["details"] == [{"field": "email", "message": response.error}]
     assert (await log_in(client, paths, email)).status == 401
 
 
@@ -160,24 +160,24 @@ async def test_an_email_has_at_most_254_characters(client: Client, paths: Paths)
     assert len(email) == 254
     assert (await register(client, paths, email)).status == 201
     assert (await log_in(client, paths, email)).status == 200
-    answer = await register(client, paths, email.replace(".de", ".com"))
-    assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
+    response = await register(client, paths, email.replace(".de", ".com"))
+    assert (response.status, response.error) == (400, "Email must be at most 254 characters")
     assert (await log_in(client, paths, email.replace(".de", ".com"))).status == 401
 
 
 @pytest.mark.parametrize("form", [" {}", "{} ", "\t\r\n {} \v\f"])
 async def test_an_email_is_trimmed(client: Client, paths: Paths, form: str) -> None:
     email = new_email()
-    answer = await register(client, paths, form.format(email))
-    assert (answer.status, answer.body["user"]["email"]) == (201, email)
+    response = await register(client, paths, form.format(email))
+    assert (response.status, response.body["user"]["email"]) == (201, email)
     assert (await register(client, paths, email)).status == 409
     for typed in (email, form.format(email)):
-        assert (await log_in(client, paths, typed)).body["user"] == answer.body["user"]
+        assert (await log_in(client, paths, typed)).body["user"] == response.body["user"]
     longest = f"{secrets.token_hex(32)}@{'d' * 61}.{'d' * 61}.{'d' * 62}.de"
-    answer = await register(client, paths, form.format(longest))
-    assert (answer.status, answer.body["user"]["email"]) == (201, longest)
-    answer = await register(client, paths, form.format("x" + longest))
-    assert (answer.status, answer.error) == (400, "Email must be at most 254 characters")
+    response = await register(client, paths, form.format(longest))
+    assert (response.status, response.body["user"]["email"]) == (201, longest)
+    response = await register(client, paths, form.format("x" + longest))
+    assert (response.status, response.error) == (400, "Email must be at most 254 characters")
 
 
 @on_one_database
@@ -192,9 +192,9 @@ async def test_an_endless_email_is_refused_without_delay(client: Client, paths: 
 @on_one_database
 async def test_a_password_has_eight_characters_of_any_script(client: Client, paths: Paths) -> None:
     for short in ("", "Aa1", "Aa1-xyz", "Aa1😀😀😀😀"):
-        answer = await register(client, paths, new_email(), short)
-        assert (answer.status, answer.error) == (400, "Password must be at least 8 characters")
-        assert answer.body["details"] == [{"field": "password", "message": answer.error}]
+        response = await register(client, paths, new_email(), short)
+        assert (response.status, response.error) == (400, "Password must be at least 8 characters")
+        assert response.body["details"] == [{"field": "password", "message": response.error}]
     email = new_email()
     assert (await register(client, paths, email, "Aa1😀😀😀😀😀")).status == 201
     assert (await log_in(client, paths, email, "Aa1😀😀😀😀😀")).status == 200
@@ -205,13 +205,13 @@ async def test_a_password_has_eight_characters_of_any_script(client: Client, pat
 async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
     client: Client, paths: Paths, password: str
 ) -> None:
-    answer = await register(client, paths, new_email(), password)
+    response = await register(client, paths, new_email(), password)
     if paths.contract.name == "todo":
-        assert answer.status == 201
+        assert response.status == 201
     else:
         message = password_message(paths, "x-patterns")
-        assert (answer.status, answer.error) == (400, message)
-        assert answer.body["details"] == [{"field": "password", "message": message}]
+        assert (response.status, response.error) == (400, message)
+        assert response.body["details"] == [{"field": "password", "message": message}]
 
 
 @on_one_database
@@ -220,13 +220,13 @@ async def test_a_password_over_72_bytes_is_refused_and_never_cut(
     client: Client, paths: Paths, longest: str, one_more: str
 ) -> None:
     email, password = new_email(), "Aa1" + longest
-    answer = await register(client, paths, email, password + one_more)
-    assert (answer.status, answer.error) == (400, password_message(paths, "format"))
-    assert "72 bytes" in answer.error
+    response = await register(client, paths, email, password + one_more)
+    assert (response.status, response.error) == (400, password_message(paths, "format"))
+    assert "72 bytes" in response.error
     assert (await register(client, paths, email, password)).status == 201
     assert (await log_in(client, paths, email, password)).status == 200
-    answer = await log_in(client, paths, email, password + one_more)
-    assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
+    response = await log_in(client, paths, email, password + one_more)
+    assert (response.status, response.error) == (401, INVALID_CREDENTIALS)
 
 
 async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> None:
@@ -262,10 +262,10 @@ async def test_a_password_is_the_same_in_every_unicode_form(client: Client, path
 
 @on_one_database
 async def test_the_length_of_a_password_is_that_of_its_composed_form(client: Client, paths: Paths) -> None:
-    answer = await register(client, paths, new_email(), unicodedata.normalize("NFD", "Aa1éééé"))
-    assert (answer.status, answer.error) == (400, "Password must be at least 8 characters")
-    answer = await register(client, paths, new_email(), "Aa1" + "e\u0301" * 35)
-    assert (answer.status, answer.error) == (400, password_message(paths, "format"))
+    response = await register(client, paths, new_email(), unicodedata.normalize("NFD", "Aa1éééé"))
+    assert (response.status, response.error) == (400, "Password must be at least 8 characters")
+    response = await register(client, paths, new_email(), "Aa1" + "e\u0301" * 35)
+    assert (response.status, response.error) == (400, password_message(paths, "format"))
     assert (await register(client, paths, new_email(), "Aa1" + "e\u0301" * 34)).status == 201
 
 
@@ -290,9 +290,9 @@ async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice
         ("x" * 300 + "@example.com", PASSWORD),
         ("' OR 1=1 --", "' OR 1=1 --"),
     ):
-        answer = await log_in(client, paths, email, password)
-        assert (answer.status, answer.body) == (401, {"error": INVALID_CREDENTIALS})
-        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
+        response = await log_in(client, paths, email, password)
+        assert (response.status, response.body) == (401, {"error": INVALID_CREDENTIALS})
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
 
 
 @on_one_database
@@ -321,13 +321,13 @@ async def test_a_failed_login_is_logged_with_its_reason_and_without_the_password
 async def test_an_email_or_a_password_with_a_nul_or_half_a_pair_is_refused(
     client: Client, alice: Person, paths: Paths, text: str
 ) -> None:
-    for answer in (
+    for response in (
         await register(client, paths, new_email(), text),
         await log_in(client, paths, alice.email, text),
         await register(client, paths, f"{text}@example.com"),
         await log_in(client, paths, f"{text}@example.com"),
     ):
-        assert answer.status in (400, paths.contract.not_json_status)
+        assert response.status in (400, paths.contract.not_json_status)
 
 
 @on_one_database
@@ -354,24 +354,24 @@ async def test_missing_and_mistyped_fields_are_named(
     client: Client, paths: Paths, body: Any, messages: dict[str, str]
 ) -> None:
     for path in (paths.register, paths.login):
-        answer = await client.request("POST", path, body)
-        assert (answer.status, answer.error) == (400, next(iter(messages.values())))
-        assert answer.body["details"] == [{"field": field, "message": text} for field, text in messages.items()]
+        response = await client.request("POST", path, body)
+        assert (response.status, response.error) == (400, next(iter(messages.values())))
+        assert response.body["details"] == [{"field": field, "message": text} for field, text in messages.items()]
 
 
 @on_one_database
 async def test_all_faults_of_a_registration_are_told_at_once(client: Client, paths: Paths) -> None:
-    answer = await register(client, paths, "a@", "short")
-    assert answer.status == 400
-    assert [detail["field"] for detail in answer.body["details"]] == ["email", "password"]
+    response = await register(client, paths, "a@", "short")
+    assert response.status == 400
+    assert [detail["field"] for detail in response.body["details"]] == ["email", "password"]
 
 
 @on_one_database
 async def test_fields_that_nobody_asked_for_are_ignored(client: Client, paths: Paths) -> None:
     body = {"email": new_email(), "password": PASSWORD, "id": "1", "password_hash": "x", "name": "Alice"}
-    answer = await client.request("POST", paths.register, body)
-    assert answer.status == 201
-    assert answer.body["user"]["id"] != "1"
+    response = await client.request("POST", paths.register, body)
+    assert response.status == 201
+    assert response.body["user"]["id"] != "1"
     assert (await client.request("POST", paths.login, body)).status == 200
 
 
@@ -401,8 +401,8 @@ async def test_a_hash_that_is_not_bcrypts_matches_no_password(
     email = new_email()
     await users.create(services.database.for_request(), email, password_hash)
     for password in (PASSWORD, password_hash, ""):
-        answer = await log_in(client, paths, email, password)
-        assert (answer.status, answer.error) == (401, INVALID_CREDENTIALS)
+        response = await log_in(client, paths, email, password)
+        assert (response.status, response.error) == (401, INVALID_CREDENTIALS)
 
 
 def hash_of(password: str, cost: int, prefix: str = "$2b$") -> str:
@@ -504,13 +504,13 @@ async def test_every_wrong_credential_takes_as_long(
 async def test_of_fifty_registrations_at_once_one_wins(client: Client) -> None:
     email = new_email()
     spellings = (email, email.upper(), email.title(), email.swapcase())
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(register(client, PATHS[i % 2], spellings[i % 4], f"Correct-horse-{i}") for i in range(50))
     )
-    assert Counter(answer.status for answer in answers) == {201: 1, 409: 49}
-    (winner,) = (i for i, answer in enumerate(answers) if answer.status == 201)
+    assert Counter(response.status for response in responses) == {201: 1, 409: 49}
+    (winner,) = (i for i, response in enumerate(responses) if response.status == 201)
     logged_in = await log_in(client, PATHS[0], email, f"Correct-horse-{winner}")
-    assert (logged_in.status, logged_in.body["user"]) == (200, answers[winner].body["user"])
+    assert (logged_in.status, logged_in.body["user"]) == (200, responses[winner].body["user"])
 
 
 async def test_an_email_is_found_whatever_its_domains_letters_are(client: Client, paths: Paths) -> None:

@@ -11,7 +11,7 @@ from tests.support.raw_http import chunk, chunked, connect, head
 
 if TYPE_CHECKING:
     from server.http.server import Server
-    from tests.support.client import Answer, Client, Person
+    from tests.support.client import Client, Person, Response
 
 pytestmark = on_one_database
 TASKS, REGISTER, LOGIN = "/tasks", "/auth/register", "/auth/login"
@@ -24,13 +24,13 @@ def padded(length: int) -> bytes:
     return b"{%s}" % GOOD + b" " * (length - len(GOOD) - 2)
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.error
+def outcome(response: Response) -> tuple[int, str]:
+    return response.status, response.error
 
 
-def assert_too_large(answer: Answer) -> None:
-    assert (answer.status, answer.body) == (413, {"error": "Request body too large"})
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+def assert_too_large(response: Response) -> None:
+    assert (response.status, response.body) == (413, {"error": "Request body too large"})
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 limits = pytest.mark.parametrize(

@@ -22,17 +22,17 @@ async def test_what_is_unchanged_is_not_sent_again(alice: Person, paths: Paths, 
     weak = f"W/{etag.removeprefix('W/')}"
     for value in (etag, weak, f'"other", {etag}', "*"):
         for method in ("GET", "HEAD"):
-            answer = await alice.request(method, path, headers={"If-None-Match": value})
-            assert (answer.status, answer.body) == (304, None)
-            assert answer.headers["ETag"] == etag
-            assert answer.headers["Cache-Control"] == "private, no-cache"
-            assert "Content-Type" not in answer.headers
+            response = await alice.request(method, path, headers={"If-None-Match": value})
+            assert (response.status, response.body) == (304, None)
+            assert response.headers["ETag"] == etag
+            assert response.headers["Cache-Control"] == "private, no-cache"
+            assert "Content-Type" not in response.headers
     assert (await alice.request("GET", path, headers={"If-None-Match": '"other"'})).status == 200
 
     await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": True})
-    answer = await alice.request("GET", path, headers={"If-None-Match": etag})
-    assert answer.status == 200
-    assert answer.headers["ETag"] != etag
+    response = await alice.request("GET", path, headers={"If-None-Match": etag})
+    assert response.status == 200
+    assert response.headers["ETag"] != etag
 
 
 async def test_a_kept_answer_is_of_no_use_to_a_stranger(alice: Person, bob: Person, paths: Paths) -> None:
@@ -49,14 +49,14 @@ async def test_tasks_have_tags_and_may_be_kept_and_nothing_else(alice: Person, p
     item = f"{paths.tasks}/{created.body['task']['id']}"
     updated = await alice.request("PUT", item, {})
     read = [await alice.request("GET", path) for path in (paths.tasks, f"{paths.tasks}?page=1", item)]
-    for answer in (created, updated, *read):
-        assert answer.headers["Cache-Control"] == "private, no-cache"
-        assert "ETag" in answer.headers
-    for answer in (
+    for response in (created, updated, *read):
+        assert response.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" in response.headers
+    for response in (
         await alice.client.request("POST", paths.login, {"email": alice.email, "password": PASSWORD}),
         await alice.client.request("GET", paths.tasks),
         await alice.request("GET", f"{paths.tasks}?page=0"),
         await alice.request("GET", f"{paths.tasks}/nonsense"),
     ):
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert "ETag" not in answer.headers
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "ETag" not in response.headers

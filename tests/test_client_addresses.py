@@ -15,13 +15,13 @@ from tests.support.client import PASSWORD
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.support.client import Answer, Client, Paths
+    from tests.support.client import Client, Paths, Response
 
 pytestmark = [on_one_database, pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")]
 behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
 
 
-async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer:
+async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
     credentials = {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
     return await client.request("POST", paths.register, credentials, headers=headers)
 
@@ -30,9 +30,9 @@ def forwarded(value: str) -> dict[str, str]:
     return {"X-Forwarded-For": value}
 
 
-def assert_refused(answer: Answer) -> None:
-    assert (answer.status, answer.body) == (429, {"error": "Too many requests"})
-    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+def assert_refused(response: Response) -> None:
+    assert (response.status, response.body) == (429, {"error": "Too many requests"})
+    assert 1 <= int(response.headers["Retry-After"]) <= 60
 
 
 async def test_a_proxy_that_is_not_trusted_is_logged_once(client: Client, paths: Paths) -> None:

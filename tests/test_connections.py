@@ -20,22 +20,22 @@ from tests.support.raw_http import chunk, chunked, connect, head
 if TYPE_CHECKING:
     from server.config import Config
     from server.http.server import Server
-    from tests.support.client import Answer, Client, Person
+    from tests.support.client import Client, Person, Response
 
 pytestmark = on_one_database
 TASKS = "/tasks"
 HEAD = b"GET /health HTTP/1.1\r\nHost: a\r\n"
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.error
+def outcome(response: Response) -> tuple[int, str]:
+    return response.status, response.error
 
 
 async def test_who_is_refused_before_sending_is_told_that_the_connection_ends(client: Client) -> None:
     async with connect(client) as connection:
         await connection.send(head("POST", TASKS, "Content-Length: 14", "Expect: 100-continue"))
-        answer = await connection.read_answer()
-        assert (answer.status, answer.headers.get("Connection")) == (401, "close")
+        response = await connection.read_answer()
+        assert (response.status, response.headers.get("Connection")) == (401, "close")
         await connection.send(b'{"title": "x"}')
         assert await connection.read_to_end() == b""
 
@@ -139,12 +139,12 @@ async def test_a_malformed_request_is_refused_and_ends_its_connection(
         marks = (f"Origin: {ORIGIN}", "X-Request-ID: mine")
         with capture_logs() as events:
             await connection.send(head("POST", "/tasks", *marks, *lines, token=alice.token) + body)
-            answer = await connection.read_answer()
+            response = await connection.read_answer()
             assert await connection.read_to_end() == b""
-    assert outcome(answer) == expected
-    assert answer.headers["Connection"] == "close"
-    assert answer.headers["X-Request-ID"] == "mine"
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert outcome(response) == expected
+    assert response.headers["Connection"] == "close"
+    assert response.headers["X-Request-ID"] == "mine"
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert [(event["event"], event["path"], event["status"]) for event in events] == [
         ("request", "/tasks", expected[0])
     ]
@@ -184,9 +184,9 @@ async def test_what_is_not_http_1_is_refused_and_ends_its_connection(
     async with connect(client) as connection:
         with capture_logs() as events:
             await connection.send(data)
-            answer = await connection.read_answer()
+            response = await connection.read_answer()
             assert await connection.read_to_end() == b""
-    assert outcome(answer) == expected
+    assert outcome(response) == expected
     assert [(event["event"], event["status"]) for event in events] == [("request", expected[0])]
     assert (await client.request("GET", "/health")).status == 200
 
@@ -278,8 +278,8 @@ async def test_an_expectation_is_read_in_any_case_and_never_met_for_http_1_0(ali
 async def test_connection_is_a_list_of_options(client: Client, lines: tuple[str, ...], closes: bool) -> None:
     async with connect(client) as connection:
         await connection.send(head("GET", "/health", *lines) + head("GET", "/health"))
-        answer = await connection.read_answer()
-        assert (answer.headers.get("Connection") == "close") is closes
+        response = await connection.read_answer()
+        assert (response.headers.get("Connection") == "close") is closes
         if closes:
             assert await connection.read_to_end() == b""
         else:
@@ -291,8 +291,8 @@ async def test_http_1_0_ends_the_connection_unless_it_is_asked_to_keep_it(client
     lines = b"Connection: Keep-Alive\r\n" if keep_alive else b""
     async with connect(client) as connection:
         await connection.send(b"GET /health HTTP/1.0\r\n" + lines + b"\r\n")
-        answer = await connection.read_answer()
-        assert answer.headers["Connection"] == ("keep-alive" if keep_alive else "close")
+        response = await connection.read_answer()
+        assert response.headers["Connection"] == ("keep-alive" if keep_alive else "close")
         if not keep_alive:
             assert await connection.read_to_end() == b""
 
@@ -320,8 +320,8 @@ async def test_white_space_around_a_value_is_not_a_part_of_it(alice: Person) -> 
         await connection.send(request)
         assert (await connection.read_head()).startswith(b"HTTP/1.1 100 ")
         await connection.send(chunked([b'{"title": "x"}']))
-        answer = await connection.read_answer()
-        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (201, ORIGIN)
+        response = await connection.read_answer()
+        assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (201, ORIGIN)
 
 
 async def test_chunk_extensions_and_trailers_are_ignored(alice: Person) -> None:
@@ -330,8 +330,8 @@ async def test_chunk_extensions_and_trailers_are_ignored(alice: Person) -> None:
         lines = ("Transfer-Encoding: Chunked", "Trailer: X-Request-ID", "X-Request-ID: mine")
         await connection.send(2 * (head("POST", TASKS, *lines, token=alice.token) + body))
         for _ in range(2):
-            answer = await connection.read_answer()
-            assert (answer.status, answer.headers["X-Request-ID"]) == (201, "mine")
+            response = await connection.read_answer()
+            assert (response.status, response.headers["X-Request-ID"]) == (201, "mine")
 
 
 @pytest.mark.parametrize("framing", [b"1;" + b"x" * 100_000, b"0\r\nX: " + b"x" * 100_000])
@@ -346,10 +346,10 @@ async def test_more_than_a_thousand_query_parameters_are_refused_where_they_are_
     for count, status in ((1000, 200), (1001, 400)):
         query = "&".join(["x=1"] * count)
         for path in (TASKS, "/api/tasks"):
-            answer = await alice.request("GET", f"{path}?{query}")
-            assert answer.status == status
+            response = await alice.request("GET", f"{path}?{query}")
+            assert response.status == status
             if status == 400:
-                assert answer.error == "The query must have at most 1000 parameters"
+                assert response.error == "The query must have at most 1000 parameters"
         assert (await alice.request("POST", f"{TASKS}?{query}", {"title": "x"})).status == 201
 
 

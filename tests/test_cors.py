@@ -1,4 +1,4 @@
-"""CORS: the frontend's origins are let in on every kind of answer, nobody else on any (FR-056 to FR-059)."""
+"""CORS: the frontend's origins are let in on every kind of response, nobody else on any (FR-056 to FR-059)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from server.services import Services
-    from tests.support.client import Answer, Client, Paths, Person
+    from tests.support.client import Client, Paths, Person, Response
 
 pytestmark = on_one_database
 FROM_FRONTEND = {"Origin": ORIGIN}
 PREFLIGHT = {**FROM_FRONTEND, "Access-Control-Request-Method": "PUT"}
 
 
-def assert_open(answer: Answer, origin: str = ORIGIN) -> None:
-    assert answer.headers["Access-Control-Allow-Origin"] == origin
-    assert answer.headers["Access-Control-Expose-Headers"] == (
+def assert_open(response: Response, origin: str = ORIGIN) -> None:
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+    assert response.headers["Access-Control-Expose-Headers"] == (
         "Link, Location, Retry-After, X-Request-ID, ETag, Idempotency-Replayed"
     )
-    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert "Access-Control-Allow-Credentials" not in response.headers
 
 
-def assert_closed(answer: Answer) -> None:
-    assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []
+def assert_closed(response: Response) -> None:
+    assert [name for name in response.headers if name.lower().startswith("access-control-")] == []
 
 
 @pytest.mark.settings(MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="3/minute")
@@ -67,9 +67,9 @@ async def test_the_frontend_may_read_every_kind_of_answer(alice: Person, bob: Pe
         (204, alice.request("DELETE", item, headers=FROM_FRONTEND)),
     ]
     for status, request in requests:
-        answer = await request
-        assert answer.status == status
-        assert_open(answer)
+        response = await request
+        assert response.status == status
+        assert_open(response)
 
 
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
@@ -78,17 +78,17 @@ async def test_the_frontend_may_read_that_the_database_is_away(
 ) -> None:
     token = services.tokens.issue(str(uuid4()), "alice@example.com")
     credentials = {"email": "alice@example.com", "password": PASSWORD}
-    for answer in (
+    for response in (
         await client.request("GET", paths.tasks, token=token, headers=FROM_FRONTEND),
         await client.request("POST", paths.tasks, {"title": "x"}, token=token, headers=FROM_FRONTEND),
         await client.request("POST", paths.register, credentials, headers=FROM_FRONTEND),
         await client.request("POST", paths.login, credentials, headers=FROM_FRONTEND),
     ):
-        assert (answer.status, answer.body) == (500, {"error": "Service temporarily unavailable"})
-        assert_open(answer)
-    answer = await client.request("GET", "/health/ready", headers=FROM_FRONTEND)
-    assert answer.status == 503
-    assert_open(answer)
+        assert (response.status, response.body) == (500, {"error": "Service temporarily unavailable"})
+        assert_open(response)
+    response = await client.request("GET", "/health/ready", headers=FROM_FRONTEND)
+    assert response.status == 503
+    assert_open(response)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +119,26 @@ async def test_another_origin_gets_no_cors_header(client: Client, origin: str) -
 
 @pytest.mark.parametrize("pattern", [*PATTERNS, "/nowhere", "/api/task/x?y"])
 async def test_a_preflight_request_of_the_frontend_is_allowed_on_any_path(client: Client, pattern: str) -> None:
-    answer = await client.request("OPTIONS", path_of(pattern), headers=PREFLIGHT)
-    assert (answer.status, answer.body) == (204, None)
-    assert answer.headers.get("Allow") == ALLOW.get(pattern)
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT, DELETE, OPTIONS"
-    assert answer.headers["Access-Control-Allow-Headers"] == (
+    response = await client.request("OPTIONS", path_of(pattern), headers=PREFLIGHT)
+    assert (response.status, response.body) == (204, None)
+    assert response.headers.get("Allow") == ALLOW.get(pattern)
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT, DELETE, OPTIONS"
+    assert response.headers["Access-Control-Allow-Headers"] == (
         "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-ID, traceparent, tracestate, "
         "baggage, sentry-trace"
     )
-    assert int(answer.headers["Access-Control-Max-Age"]) > 0
-    assert "Content-Length" not in answer.headers
+    assert int(response.headers["Access-Control-Max-Age"]) > 0
+    assert "Content-Length" not in response.headers
 
 
 @pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1")
 async def test_the_frontend_may_read_that_https_is_required(client: Client) -> None:
     over_http = {"X-Forwarded-Proto": "http"}
     assert (await client.request("OPTIONS", "/tasks", headers={**PREFLIGHT, **over_http})).status == 204
-    answer = await client.request("GET", "/tasks", headers={**FROM_FRONTEND, **over_http})
-    assert answer.status == 403
-    assert_open(answer)
+    response = await client.request("GET", "/tasks", headers={**FROM_FRONTEND, **over_http})
+    assert response.status == 403
+    assert_open(response)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ async def test_any_other_options_request_says_which_methods_a_known_path_has(
     client: Client, headers: dict[str, str]
 ) -> None:
     for path, status in (("/tasks", 204), ("/nowhere", 404)):
-        answer = await client.request("OPTIONS", path, headers=headers)
-        assert (answer.status, answer.headers.get("Allow")) == (status, ALLOW.get(path))
-        assert_closed(answer)
-    answer = await client.request("OPTIONS", "/tasks", headers=FROM_FRONTEND)
-    assert (answer.status, answer.headers["Allow"]) == (204, ALLOW["/tasks"])
-    assert "Access-Control-Allow-Methods" not in answer.headers
+        response = await client.request("OPTIONS", path, headers=headers)
+        assert (response.status, response.headers.get("Allow")) == (status, ALLOW.get(path))
+        assert_closed(response)
+    response = await client.request("OPTIONS", "/tasks", headers=FROM_FRONTEND)
+    assert (response.status, response.headers["Allow"]) == (204, ALLOW["/tasks"])
+    assert "Access-Control-Allow-Methods" not in response.headers
 
 
 async def refused_origins(client: Client, *requests: dict[str, str]) -> list[MutableMapping[str, Any]]:
@@ -209,9 +209,9 @@ async def test_two_origins_at_once_are_none(client: Client) -> None:
 
 
 async def test_without_an_origin_nobody_is_named(client: Client) -> None:
-    answer = await client.request("GET", "/health")
-    assert answer.headers["Vary"] == "Origin"
-    assert_closed(answer)
+    response = await client.request("GET", "/health")
+    assert response.headers["Vary"] == "Origin"
+    assert_closed(response)
 
 
 @pytest.mark.settings(FRONTEND_URL="http://a.example, https://b.example:8443/,http://[::1]:3000")

@@ -77,8 +77,8 @@ async def test_a_session_that_turned_read_only_costs_no_request(
     turn = select(func.set_config("default_transaction_read_only", "on", False))
     for request in (("POST", PATHS[0].tasks, {"title": "x"}), ("GET", "/health/ready")):
         assert await services.database.for_request().fetch_all(turn, {}) == [("on",)]
-        answer = await alice.request(*request)
-        assert answer.status == (201 if request[0] == "POST" else 200)
+        response = await alice.request(*request)
+        assert response.status == (201 if request[0] == "POST" else 200)
     assert (await client.request("GET", "/health/ready")).status == 200
 
 
@@ -89,8 +89,8 @@ async def test_a_read_only_database_takes_no_writes_and_is_not_ready_until_it_is
     turn = select(func.set_config("default_transaction_read_only", "on", False))
     await services.database.for_request().fetch_all(turn, {})  # the session that there is
     for _ in range(2):
-        answer = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
-        assert (answer.status, answer.error) == (500, "Service temporarily unavailable")
+        response = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
+        assert (response.status, response.error) == (500, "Service temporarily unavailable")
         assert (await client.request("GET", "/health/ready")).status == 503
         assert await alice.list(PATHS[0]) == []
     set_read_only(database_url, "off")
@@ -144,8 +144,8 @@ async def test_any_other_sqlstate_is_a_defect_of_ours(raising_url: str, state: s
 @pytest.mark.usefixtures("database_url")
 async def test_a_missing_table_is_a_defect_of_ours_on_both_databases(client: Client) -> None:
     with capture_logs() as events:
-        answer = await client.request("POST", PATHS[0].login, {"email": "a@example.com", "password": "x"})
-    assert (answer.status, answer.error) == (500, "Internal server error")
+        response = await client.request("POST", PATHS[0].login, {"email": "a@example.com", "password": "x"})
+    assert (response.status, response.error) == (500, "Internal server error")
     assert [event["event"] for event in events] == ["internal_error", "request"]
     assert (await client.request("GET", "/health/ready")).status == 503
 

@@ -54,13 +54,15 @@ async def test_tasks_are_the_same_whatever_the_settings(alice: Person) -> None:
 
 async def test_writes_that_the_isolation_level_lets_fail_are_run_again(alice: Person) -> None:
     item = f"{PATHS[0].tasks}/{(await alice.create(PATHS[0]))['id']}"
-    answers = await asyncio.gather(*(alice.request("PUT", item, {"title": f"{n}"}) for n in range(UPDATES)))
-    assert [answer.status for answer in answers] == [200] * UPDATES
-    assert len({answer.body["task"]["updated_at"] for answer in answers}) == UPDATES
+    responses = await asyncio.gather(*(alice.request("PUT", item, {"title": f"{n}"}) for n in range(UPDATES)))
+    assert [response.status for response in responses] == [200] * UPDATES
+    assert len({response.body["task"]["updated_at"] for response in responses}) == UPDATES
     tag = {"If-Match": (await alice.request("GET", item)).headers["ETag"]}
-    answers = await asyncio.gather(*(alice.request("PUT", item, {}, headers=tag) for _ in range(UPDATES)))
-    assert sorted(answer.status for answer in answers) == [200] + [412] * (UPDATES - 1)
+    responses = await asyncio.gather(*(alice.request("PUT", item, {}, headers=tag) for _ in range(UPDATES)))
+    assert sorted(response.status for response in responses) == [200] + [412] * (UPDATES - 1)
     key, body = {"Idempotency-Key": r"back\slash'%s"}, {"title": "x"}
-    answers = await asyncio.gather(*(alice.request("POST", PATHS[0].tasks, body, headers=key) for _ in range(UPDATES)))
-    assert {answer.status for answer in answers} == {201}
-    assert len({answer.body["task"]["id"] for answer in answers}) == 1
+    responses = await asyncio.gather(
+        *(alice.request("POST", PATHS[0].tasks, body, headers=key) for _ in range(UPDATES))
+    )
+    assert {response.status for response in responses} == {201}
+    assert len({response.body["task"]["id"] for response in responses}) == 1

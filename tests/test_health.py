@@ -8,18 +8,18 @@ import pytest
 
 if TYPE_CHECKING:
     from server.http.server import Server
-    from tests.support.client import Answer, Client
+    from tests.support.client import Client, Response
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.error
+def outcome(response: Response) -> tuple[int, str]:
+    return response.status, response.error
 
 
 async def test_the_process_is_alive_and_can_work(client: Client) -> None:
     for path, body in (("/health", {"status": "healthy"}), ("/health/ready", {"status": "ready"})):
-        answer = await client.request("GET", path)
-        assert (answer.status, answer.body) == (200, body)
-        assert answer.headers["Cache-Control"] == "no-store"
+        response = await client.request("GET", path)
+        assert (response.status, response.body) == (200, body)
+        assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
@@ -31,6 +31,6 @@ async def test_without_its_database_it_is_alive_but_not_ready(client: Client) ->
 async def test_about_to_end_it_is_alive_but_not_ready(client: Client, http_server: Server) -> None:
     http_server.state.draining = True
     for path, status in (("/health", 200), ("/health/ready", 503)):
-        answer = await client.request("GET", path)
-        assert answer.status == status
-        assert answer.headers["Connection"] == "close"
+        response = await client.request("GET", path)
+        assert response.status == status
+        assert response.headers["Connection"] == "close"

@@ -26,9 +26,9 @@ https_required = pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="
 async def test_plain_http_is_refused(client: Client, services: Services, proto: str) -> None:
     token = services.tokens.issue(str(uuid4()), "alice@example.com")
     for method, path in (("GET", "/tasks"), ("POST", "/tasks"), ("POST", "/auth/login"), ("POST", "/auth/register")):
-        answer = await client.request(method, path, token=token, headers={"X-Forwarded-Proto": proto})
-        assert (answer.status, answer.body) == (403, {"error": "HTTPS is required"})
-        assert HSTS not in answer.headers
+        response = await client.request(method, path, token=token, headers={"X-Forwarded-Proto": proto})
+        assert (response.status, response.body) == (403, {"error": "HTTPS is required"})
+        assert HSTS not in response.headers
 
 
 @https_required
@@ -47,20 +47,20 @@ async def test_everybody_else_is_told_to_stay_with_https(
         (405, "PATCH", "/tasks"),
         (400, "PUT", f"/tasks/{uuid4()}"),
     ):
-        answer = await client.request(method, path, token=token, headers=headers)
-        assert answer.status == status
-        assert int(answer.headers[HSTS].removeprefix("max-age=")) > 0
-    answer = await client.request("GET", "/tasks", headers=headers)
-    assert answer.status == 401
-    assert HSTS in answer.headers
+        response = await client.request(method, path, token=token, headers=headers)
+        assert response.status == status
+        assert int(response.headers[HSTS].removeprefix("max-age=")) > 0
+    response = await client.request("GET", "/tasks", headers=headers)
+    assert response.status == 401
+    assert HSTS in response.headers
 
 
 @https_required
 async def test_health_may_be_asked_over_plain_http(client: Client) -> None:
     for path in ("/health", "/health/ready"):
         for method, status in (("GET", 200), ("HEAD", 200), ("OPTIONS", 204)):
-            answer = await client.request(method, path, headers=HTTP)
-            assert answer.status == status
+            response = await client.request(method, path, headers=HTTP)
+            assert response.status == status
 
 
 @https_required
@@ -72,9 +72,9 @@ async def test_path_and_method_are_looked_at_before_https_and_the_token_after(cl
 
 async def test_without_a_trusted_proxy_its_header_is_the_clients_and_ignored(client: Client) -> None:
     for headers in (HTTP, HTTPS):
-        answer = await client.request("GET", "/tasks", headers=headers)
-        assert answer.status == 401
-        assert HSTS not in answer.headers
+        response = await client.request("GET", "/tasks", headers=headers)
+        assert response.status == 401
+        assert HSTS not in response.headers
 
 
 @pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="2")
@@ -83,14 +83,14 @@ async def test_without_a_trusted_proxy_its_header_is_the_clients_and_ignored(cli
     [("http, https", 403), ("https, http", 401), ("http, https, http", 401), ("https, http, https", 403)],
 )
 async def test_the_outermost_trusted_proxy_is_believed(client: Client, proto: str, status: int) -> None:
-    answer = await client.request("GET", "/tasks", headers={"X-Forwarded-Proto": proto})
-    assert answer.status == status
+    response = await client.request("GET", "/tasks", headers={"X-Forwarded-Proto": proto})
+    assert response.status == status
 
 
 @pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
 async def test_unless_https_is_required_plain_http_is_fine(client: Client) -> None:
     for headers in (HTTP, HTTPS, {}):
-        answer = await client.request("GET", "/health", headers=headers)
-        assert answer.status == 200
-        assert HSTS not in answer.headers
+        response = await client.request("GET", "/health", headers=headers)
+        assert response.status == 200
+        assert HSTS not in response.headers
         assert (await client.request("GET", "/tasks", headers=headers)).status == 401

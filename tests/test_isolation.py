@@ -20,17 +20,17 @@ WORKERS = 4
 
 
 async def work(person: Person, stranger: Person, paths: Paths, shared: list[str], chance: random.Random) -> None:
-    """Use every verb on tasks of both; each answer must be about the person's own, or a refusal."""
+    """Use every verb on tasks of both; each response must be about the person's own, or a refusal."""
     for _ in range(ROUNDS):
         task = await person.create(paths, person.id, user_id=stranger.id)
         assert task["user_id"] == person.id
         shared.append(task["id"])
         target = f"{paths.tasks}/{chance.choice(shared)}"
         for method in chance.sample(["GET", "PUT", "DELETE"], 3):
-            answer = await person.request(method, target, {"title": person.id} if method == "PUT" else ...)
-            assert answer.status in (200, 204, 403, 404)
-            if answer.status == 200:
-                assert answer.body["task"]["user_id"] == answer.body["task"]["title"] == person.id
+            response = await person.request(method, target, {"title": person.id} if method == "PUT" else ...)
+            assert response.status in (200, 204, 403, 404)
+            if response.status == 200:
+                assert response.body["task"]["user_id"] == response.body["task"]["title"] == person.id
         assert {task["user_id"] for task in await person.list(paths)} <= {person.id}
 
 
@@ -48,8 +48,8 @@ async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
 async def test_a_strangers_task_is_denied_and_untouched(alice: Person, bob: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for method, body in (("GET", ...), ("PUT", {"title": "Bob was here"}), ("DELETE", ...)):
-        answer = await bob.request(method, f"{paths.tasks}/{task['id']}", body)
-        assert (answer.status, answer.error) == (403, "Access denied")
+        response = await bob.request(method, f"{paths.tasks}/{task['id']}", body)
+        assert (response.status, response.error) == (403, "Access denied")
     assert await alice.list(paths) == [task]
     assert await bob.list(paths) == []
 
@@ -71,7 +71,7 @@ async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(
 @pytest.mark.parametrize("name", ["user_id", "owner", "user"])
 async def test_no_query_parameter_names_another_user(alice: Person, bob: Person, paths: Paths, name: str) -> None:
     task = await alice.create(paths)
-    answer = await bob.request("GET", f"{paths.tasks}?{name}={alice.id}")
-    assert answer.body["tasks"] == []
-    answer = await bob.request("GET", f"{paths.tasks}/{task['id']}?{name}={alice.id}")
-    assert answer.status == 403
+    response = await bob.request("GET", f"{paths.tasks}?{name}={alice.id}")
+    assert response.body["tasks"] == []
+    response = await bob.request("GET", f"{paths.tasks}/{task['id']}?{name}={alice.id}")
+    assert response.status == 403

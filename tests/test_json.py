@@ -12,7 +12,7 @@ from server.http.json_body import MAX_VALUES, parse_json
 from tests.conftest import on_one_database
 
 if TYPE_CHECKING:
-    from tests.support.client import Answer, Paths, Person
+    from tests.support.client import Paths, Person, Response
 
 TASKS = "/tasks"
 JSON = {"Content-Type": "application/json"}
@@ -28,8 +28,8 @@ def beside(member: bytes) -> bytes:
     return b"{%s, %s}" % (member, GOOD)
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.error
+def outcome(response: Response) -> tuple[int, str]:
+    return response.status, response.error
 
 
 @on_one_database
@@ -87,9 +87,9 @@ def outcome(answer: Answer) -> tuple[int, str]:
 )
 async def test_what_is_not_json_is_refused(alice: Person, paths: Paths, body: bytes) -> None:
     for path in (paths.tasks, paths.register, paths.login):
-        answer = await alice.client.request("POST", path, token=alice.token, headers=JSON, body=body)
-        assert outcome(answer) == (paths.contract.not_json_status, "Request body is not valid JSON")
-        (detail,) = answer.body["details"]
+        response = await alice.client.request("POST", path, token=alice.token, headers=JSON, body=body)
+        assert outcome(response) == (paths.contract.not_json_status, "Request body is not valid JSON")
+        (detail,) = response.body["details"]
         assert detail["field"] == ""
         assert len(detail["message"]) < 200
     assert await alice.list(paths) == []
@@ -131,9 +131,9 @@ def test_no_body_holds_the_event_loop(name: str) -> None:
 @pytest.mark.parametrize("value", [None, True, 1, -0.5, "x", "", [], [{"title": "x"}]])
 async def test_json_that_is_no_object_breaks_the_schema(alice: Person, paths: Paths, value: object) -> None:
     for path in (paths.tasks, paths.register, paths.login):
-        answer = await alice.request("POST", path, value)
-        assert outcome(answer) == (400, "Request body must be a JSON object")
-        assert answer.body["details"] == [{"field": "", "message": answer.error}]
+        response = await alice.request("POST", path, value)
+        assert outcome(response) == (400, "Request body must be a JSON object")
+        assert response.body["details"] == [{"field": "", "message": response.error}]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ async def test_json_escapes_are_stored_as_the_characters_they_stand_for(
     alice: Person, title: bytes, expected: str
 ) -> None:
     body = b' \r\n\t{"title": "%s", "a": [1e308, %s, %s]}\n' % (title, b"1" * 300, b"[" * 50 + b"]" * 50)
-    answer = await alice.client.request("POST", TASKS, token=alice.token, headers=JSON, body=body)
-    assert answer.status == 201
-    assert answer.body["task"]["title"] == expected
+    response = await alice.client.request("POST", TASKS, token=alice.token, headers=JSON, body=body)
+    assert response.status == 201
+    assert response.body["task"]["title"] == expected

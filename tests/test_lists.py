@@ -12,12 +12,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.client import Answer, Paths, Person
+    from tests.support.client import Paths, Person, Response
 
 
-def links(answer: Answer) -> dict[str, str]:
+def links(response: Response) -> dict[str, str]:
     """Return the targets of a ``Link`` header by their relations."""
-    entries = [re.fullmatch(r'<([^>]+)>; rel="(\w+)"', entry) for entry in answer.headers["Link"].split(", ")]
+    entries = [re.fullmatch(r'<([^>]+)>; rel="(\w+)"', entry) for entry in response.headers["Link"].split(", ")]
     assert all(entries)
     return {entry[2]: entry[1] for entry in entries if entry}
 
@@ -33,21 +33,21 @@ async def create_some(person: Person, paths: Paths, count: int) -> list[dict[str
 
 async def test_the_newest_come_first_and_each_contract_lists_in_its_own_way(alice: Person, paths: Paths) -> None:
     tasks = await create_some(alice, paths, 21)
-    answer = await alice.request("GET", paths.tasks)
-    assert answer.status == 200
+    response = await alice.request("GET", paths.tasks)
+    assert response.status == 200
     if paths.contract.name == "todo":
-        assert answer.body == {"tasks": tasks}
-        assert "Link" not in answer.headers
+        assert response.body == {"tasks": tasks}
+        assert "Link" not in response.headers
     else:
         pagination = {"page": 1, "per_page": 20, "total": 21, "pages": 2}
-        assert answer.body == {"tasks": tasks[:20], "pagination": pagination}
+        assert response.body == {"tasks": tasks[:20], "pagination": pagination}
 
 
 async def test_a_user_without_tasks_gets_an_empty_list(alice: Person, paths: Paths) -> None:
-    answer = await alice.request("GET", f"{paths.tasks}?page=1")
+    response = await alice.request("GET", f"{paths.tasks}?page=1")
     pagination = {"page": 1, "per_page": 20, "total": 0, "pages": 0}
-    assert (answer.status, answer.body) == (200, {"tasks": [], "pagination": pagination})
-    assert {relation: page_of(target) for relation, target in links(answer).items()} == {"first": 1, "last": 1}
+    assert (response.status, response.body) == (200, {"tasks": [], "pagination": pagination})
+    assert {relation: page_of(target) for relation, target in links(response).items()} == {"first": 1, "last": 1}
     assert await alice.list(paths) == []
 
 
@@ -69,11 +69,14 @@ async def test_both_contracts_page_when_asked(
     alice: Person, paths: Paths, query: str, page: int, per_page: int
 ) -> None:
     tasks = await create_some(alice, paths, 3)
-    answer = await alice.request("GET", f"{paths.tasks}?{query}")
+    response = await alice.request("GET", f"{paths.tasks}?{query}")
     start = (page - 1) * per_page
     pages = {1: 3, 2: 2}.get(per_page, 1)
     pagination = {"page": page, "per_page": per_page, "total": 3, "pages": pages}
-    assert (answer.status, answer.body) == (200, {"tasks": tasks[start : start + per_page], "pagination": pagination})
+    assert (response.status, response.body) == (
+        200,
+        {"tasks": tasks[start : start + per_page], "pagination": pagination},
+    )
 
 
 NO_PAGES = ["", "0", "-1", "+1", "%2B1", "1.5", "1e1", "0x1", "abc", "%201", "1%20", "1%0A", "1_0"]
@@ -83,10 +86,10 @@ NO_PAGES += ["%EF%BC%91", "%D9%A1", "%00", "%FF", "1234567890", "0000000001", "1
 async def test_a_page_is_a_whole_number(alice: Person, paths: Paths) -> None:
     for value in NO_PAGES:
         for name in ("page", "per_page"):
-            answer = await alice.request("GET", f"{paths.tasks}?{name}={value}")
-            assert (value, answer.status) == (value, 400)
-            assert answer.error.startswith(f"{name} ")
-            assert answer.body["details"] == [{"field": name, "message": answer.error}]
+            response = await alice.request("GET", f"{paths.tasks}?{name}={value}")
+            assert (value, response.status) == (value, 400)
+            assert response.error.startswith(f"{name} ")
+            assert response.body["details"] == [{"field": name, "message": response.error}]
 
 
 async def test_a_page_has_at_most_a_hundred_tasks(alice: Person, paths: Paths) -> None:
@@ -104,8 +107,8 @@ async def test_a_page_has_at_most_a_hundred_tasks(alice: Person, paths: Paths) -
 )
 async def test_a_page_links_to_its_neighbours(alice: Person, paths: Paths, page: int, expected: dict[str, int]) -> None:
     await create_some(alice, paths, 5)
-    answer = await alice.request("GET", f"{paths.tasks}?page={page}&per_page=2")
-    found = links(answer)
+    response = await alice.request("GET", f"{paths.tasks}?page={page}&per_page=2")
+    found = links(response)
     assert {relation: page_of(target) for relation, target in found.items()} == expected
     for target in found.values():
         assert target.startswith(f"{paths.tasks}?")
@@ -120,10 +123,10 @@ async def test_a_single_page_links_to_itself_as_first_and_last(alice: Person, pa
 
 async def test_past_the_end_the_list_is_empty_and_the_way_back_is_known(alice: Person, paths: Paths) -> None:
     await create_some(alice, paths, 3)
-    answer = await alice.request("GET", f"{paths.tasks}?page=9&per_page=2")
+    response = await alice.request("GET", f"{paths.tasks}?page=9&per_page=2")
     pagination = {"page": 9, "per_page": 2, "total": 3, "pages": 2}
-    assert (answer.status, answer.body) == (200, {"tasks": [], "pagination": pagination})
-    found = links(answer)
+    assert (response.status, response.body) == (200, {"tasks": [], "pagination": pagination})
+    found = links(response)
     assert "next" not in found
     assert (page_of(found["first"]), page_of(found["last"])) == (1, 2)
 
@@ -133,9 +136,9 @@ async def test_following_the_links_meets_every_task_once(alice: Person, paths: P
     met = []
     target: str | None = f"{paths.tasks}?per_page=3"
     while target:
-        answer = await alice.request("GET", target)
-        met += answer.body["tasks"]
-        target = links(answer).get("next")
+        response = await alice.request("GET", target)
+        met += response.body["tasks"]
+        target = links(response).get("next")
     assert met == tasks
 
 
@@ -159,6 +162,6 @@ async def test_an_update_does_not_move_a_task_in_the_list(alice: Person, paths: 
 async def test_a_strangers_tasks_are_neither_listed_nor_counted(alice: Person, bob: Person, paths: Paths) -> None:
     tasks = await create_some(alice, paths, 2)
     await create_some(bob, paths, 3)
-    answer = await alice.request("GET", f"{paths.tasks}?per_page=1")
-    assert answer.body["pagination"]["total"] == 2
+    response = await alice.request("GET", f"{paths.tasks}?per_page=1")
+    assert response.body["pagination"]["total"] == 2
     assert await alice.list(paths) == tasks

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tests.support.client import Answer, Client
+    from tests.support.client import Client, Response
     from tests.support.processes import Process
 
 REGISTER, LOGIN, TASKS = PATHS[0].register, PATHS[0].login, PATHS[0].tasks
@@ -66,7 +66,7 @@ class Story:
 
     client: Client
     process: Process
-    exchanges: list[tuple[str, str, Answer]] = field(default_factory=list)
+    exchanges: list[tuple[str, str, Response]] = field(default_factory=list)
     secrets: set[str] = field(default_factory=lambda: {SECRET, PASSWORD, WRONG_PASSWORD, DATABASE_PASSWORD})
 
     async def request(
@@ -78,19 +78,19 @@ class Story:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request, and note it."""
         if token is not None:
             self.secrets.add(token)
-        answer: Answer = await self.client.request(method, path, value, token=token, headers=headers, body=body)
-        self.exchanges.append((method, path, answer))
-        return answer
+        response: Response = await self.client.request(method, path, value, token=token, headers=headers, body=body)
+        self.exchanges.append((method, path, response))
+        return response
 
-    async def expect(self, status: int, method: str, path: str, value: Any = ..., **options: Any) -> Answer:
+    async def expect(self, status: int, method: str, path: str, value: Any = ..., **options: Any) -> Response:
         """Send a request that is answered with this status."""
-        answer = await self.request(method, path, value, **options)
-        assert answer.status == status, answer
-        return answer
+        response = await self.request(method, path, value, **options)
+        assert response.status == status, response
+        return response
 
     def secret_token(self, key: str = SECRET, **claims: Any) -> str:
         """Return a token that must not show."""
@@ -102,9 +102,9 @@ class Story:
     def events(self) -> list[dict[str, Any]]:
         return self.process.events()
 
-    def of_request(self, answer: Answer) -> list[dict[str, Any]]:
-        """Return the log lines of the request with this answer."""
-        return [line for line in self.events if line["request_id"] == answer.headers["X-Request-ID"]]
+    def of_request(self, response: Response) -> list[dict[str, Any]]:
+        """Return the log lines of the request with this response."""
+        return [line for line in self.events if line["request_id"] == response.headers["X-Request-ID"]]
 
 
 async def use(story: Story) -> str:
@@ -129,7 +129,7 @@ async def use(story: Story) -> str:
 
 
 async def misuse(story: Story, issued: str) -> None:
-    """Get every answer of the 400s."""
+    """Get every response of the 400s."""
     hidden = story.secret_token()
     await story.expect(404, "GET", f"/no/such/path?token={hidden}", token=issued)
     await story.expect(404, "GET", f"/no/such/path{'/x' * 2000}", token=issued)
@@ -192,7 +192,7 @@ async def send_bytes(story: Story) -> None:
 
 
 async def break_down(story: Story, issued: str, database_url: str, gate: Gate | None) -> None:
-    """Get every answer of the 500s."""
+    """Get every response of the 500s."""
     refuse_some_users(database_url)
     await story.expect(500, "POST", REGISTER, {"email": "refused@example.com", "password": PASSWORD})
     with writes_locked(database_url):
@@ -293,12 +293,12 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
     assert set(count.values()) == {1}
     lines = {line["request_id"]: line for line in story.process.events("request")}
     (user_id,) = {
-        answer.body["user"]["id"] for _, path, answer in story.exchanges if path == LOGIN and answer.status == 200
+        response.body["user"]["id"] for _, path, response in story.exchanges if path == LOGIN and response.status == 200
     }
-    for method, target, answer in story.exchanges:
-        line = lines[answer.headers["X-Request-ID"]]
+    for method, target, response in story.exchanges:
+        line = lines[response.headers["X-Request-ID"]]
         path = target.partition("?")[0][:2000]
-        assert (line["method"], line["path"], line["status"]) == (method, path, answer.status)
+        assert (line["method"], line["path"], line["status"]) == (method, path, response.status)
         assert line["level"] == "info"
         assert 0 < line["duration_ms"] < 30_000
         if path.startswith("/no/such/path"):
@@ -309,9 +309,9 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
             *("event", "level", "timestamp", "request_id"),
             *("method", "route", "path", "status", "duration_ms", "user_id", "remote_ip"),
         }
-        if path.startswith((TASKS, PATHS[1].tasks)) and answer.status not in (401, 405) and method != "OPTIONS":
+        if path.startswith((TASKS, PATHS[1].tasks)) and response.status not in (401, 405) and method != "OPTIONS":
             assert line["user_id"] == user_id
-        elif answer.status != 401:
+        elif response.status != 401:
             assert line["user_id"] is None
 
 
@@ -327,13 +327,13 @@ def test_a_request_id_of_the_callers_is_kept(story: Story) -> None:
 
 def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> None:
     failures = Counter[str]()
-    for _, _, answer in story.exchanges:
-        traced = [line for line in story.of_request(answer) if "exception" in line]
-        assert len(traced) == (answer.status >= 500)
+    for _, _, response in story.exchanges:
+        traced = [line for line in story.of_request(response) if "exception" in line]
+        assert len(traced) == (response.status >= 500)
         for line in traced:
             failures[line["event"]] += 1
             assert line["level"] == "error"
-            (request,) = [line for line in story.of_request(answer) if line["event"] == "request"]
+            (request,) = [line for line in story.of_request(response) if line["event"] == "request"]
             assert (line["method"], line["route"]) == (request["method"], request["route"])
             for exception in line["exception"]:
                 assert exception["exc_type"]
@@ -342,12 +342,12 @@ def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> Non
     assert failures["internal_error"] == 1
     assert failures["service_unavailable"] >= 1
     assert {line["request_id"] for line in story.events if "exception" in line} <= {
-        answer.headers["X-Request-ID"] for _, _, answer in story.exchanges
+        response.headers["X-Request-ID"] for _, _, response in story.exchanges
     }
 
 
 def test_a_5xx_says_nothing_of_the_inside(story: Story) -> None:
-    bodies = {json.dumps(answer.body) for _, _, answer in story.exchanges if answer.status >= 500}
+    bodies = {json.dumps(response.body) for _, _, response in story.exchanges if response.status >= 500}
     assert bodies == {'{"error": "Internal server error"}', '{"error": "Service temporarily unavailable"}'}
 
 
@@ -363,11 +363,11 @@ def test_security_events_have_their_reason(story: Story) -> None:
     }
     assert reasons("login_failed") == {"unknown_email", "wrong_password"}
     assert reasons("rate_limited") == {"address", "email"}
-    for _, path, answer in story.exchanges:
-        events = [line["event"] for line in story.of_request(answer)]
-        assert events.count("rate_limited") == (answer.status == 429)
-        assert events.count("login_failed") == (answer.status == 401 and path == LOGIN)
-        assert events.count("token_rejected") == (answer.status == 401 and path != LOGIN)
+    for _, path, response in story.exchanges:
+        events = [line["event"] for line in story.of_request(response)]
+        assert events.count("rate_limited") == (response.status == 429)
+        assert events.count("login_failed") == (response.status == 401 and path == LOGIN)
+        assert events.count("token_rejected") == (response.status == 401 and path != LOGIN)
 
 
 def test_no_secret_is_in_the_log(story: Story) -> None:

@@ -37,10 +37,10 @@ async def test_a_long_list_has_no_entity_tag_and_its_head_comes_without_its_task
     for number in range(4):
         await alice.create(PATHS[0], str(number))
     for method in ("GET", "HEAD"):
-        answer = await alice.request(method, PATHS[0].tasks, headers={"If-None-Match": "*"})
-        assert answer.status == 200
-        assert answer.headers["Cache-Control"] == "private, no-cache"
-        assert "ETag" not in answer.headers
+        response = await alice.request(method, PATHS[0].tasks, headers={"If-None-Match": "*"})
+        assert response.status == 200
+        assert response.headers["Cache-Control"] == "private, no-cache"
+        assert "ETag" not in response.headers
 
 
 @pytest.mark.usefixtures("small_batches")

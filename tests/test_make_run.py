@@ -33,8 +33,8 @@ async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) 
             async with client_of(port) as client:
                 assert (await client.request("POST", path, credentials)).status == status
                 for frontend in ("http://localhost:3000", "http://localhost:5173"):  # Next.js, Vite
-                    answer = await client.request("GET", "/health", headers={"Origin": frontend})
-                    assert answer.headers["Access-Control-Allow-Origin"] == frontend
+                    response = await client.request("GET", "/health", headers={"Origin": frontend})
+                    assert response.headers["Access-Control-Allow-Origin"] == frontend
             await process.stop(signal.SIGINT)
         assert "server_stopped" in process.stdout
         kept.append(env_file.read_text("utf-8"))

@@ -68,7 +68,9 @@ async def test_another_type_or_encoding_is_refused(alice: Person, headers: dict[
     task = (await alice.request("POST", TASKS, {"title": "x"})).body["task"]
     for method, path in (("POST", TASKS), ("PUT", f"{TASKS}/{task['id']}"), ("POST", REGISTER)):
         for body in (b"{%s}" % GOOD, b"title=y", b""):
-            answer = await alice.client.request(method, path, token=alice.token, headers={**JSON, **headers}, body=body)
-            assert answer.status == 415
-            assert "application/json" in answer.error
+            response = await alice.client.request(
+                method, path, token=alice.token, headers={**JSON, **headers}, body=body
+            )
+            assert response.status == 415
+            assert "application/json" in response.error
     assert (await alice.request("GET", TASKS)).body["tasks"] == [task]

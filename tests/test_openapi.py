@@ -171,5 +171,5 @@ async def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.js", "LICENSE-swagger-ui", "..%2Fapp.py", "%2e%2e", "__init__.py", "%00"])
 async def test_no_other_file_is_served(client: Client, name: str) -> None:
-    answer = await client.request("GET", f"/docs/{name}")
-    assert (answer.status, answer.error) == (404, "Not found")
+    response = await client.request("GET", f"/docs/{name}")
+    assert (response.status, response.error) == (404, "Not found")

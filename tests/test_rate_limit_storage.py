@@ -102,15 +102,15 @@ def test_memory_counts_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @asynccontextmanager
-async def peer(answer: bytes | None) -> AsyncIterator[int]:
-    """Listen on a port; answer whatever comes, once, and close; None: read and say nothing."""
+async def peer(response: bytes | None) -> AsyncIterator[int]:
+    """Listen on a port; response whatever comes, once, and close; None: read and say nothing."""
     writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         await reader.read(65536)
-        if answer is not None:
-            writer.write(answer)
+        if response is not None:
+            writer.write(response)
             writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
@@ -124,7 +124,7 @@ async def peer(answer: bytes | None) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         None,
         b"",
@@ -140,10 +140,10 @@ async def peer(answer: bytes | None) -> AsyncIterator[int]:
         b"-NOAUTH Authentication required.\r\n" * 9,
         b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n" * 9,
     ],
-    ids=lambda answer: repr(answer)[:20],
+    ids=lambda response: repr(response)[:20],
 )
-async def test_limits_go_on_in_memory(answer: bytes | None, scheme: str) -> None:
-    async with peer(answer) as port:
+async def test_limits_go_on_in_memory(response: bytes | None, scheme: str) -> None:
+    async with peer(response) as port:
         limiter = RateLimiter(LIMIT, f"{scheme}://user:s3cr3t@127.0.0.1:{port}/0")
         with capture_logs() as events:
             began = time.perf_counter()

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from server.services import Services
-    from tests.support.client import Answer, Client, Paths, Person
+    from tests.support.client import Client, Paths, Person, Response
 
     class Attempt(Protocol):
         """Makes an attempt that nobody has made before."""
 
-        async def __call__(self, client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer: ...
+        async def __call__(
+            self, client: Client, paths: Paths, headers: Mapping[str, str] | None = None
+        ) -> Response: ...
 
 
 TODO, TASKS = PATHS
@@ -37,22 +39,22 @@ def new_credentials() -> dict[str, str]:
     return {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
 
 
-async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer:
+async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
     return await client.request("POST", paths.register, new_credentials(), headers=headers)
 
 
-async def log_in_unknown(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Answer:
+async def log_in_unknown(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
     return await client.request("POST", paths.login, new_credentials(), headers=headers)
 
 
-async def log_in(client: Client, paths: Paths, email: str, password: str, address: str) -> Answer:
+async def log_in(client: Client, paths: Paths, email: str, password: str, address: str) -> Response:
     headers = {"X-Forwarded-For": address}
     return await client.request("POST", paths.login, {"email": email, "password": password}, headers=headers)
 
 
-def assert_refused(answer: Answer) -> None:
-    assert (answer.status, answer.body) == (429, {"error": "Too many requests"})
-    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+def assert_refused(response: Response) -> None:
+    assert (response.status, response.body) == (429, {"error": "Too many requests"})
+    assert 1 <= int(response.headers["Retry-After"]) <= 60
 
 
 either_action = pytest.mark.parametrize(
@@ -66,10 +68,10 @@ async def test_attempts_over_the_limit_are_refused(client: Client, paths: Paths,
     for _ in range(3):
         assert (await attempt(client, paths)).status == usual
     for _ in range(2):
-        answer = await attempt(client, paths, {"Origin": ORIGIN})
-        assert_refused(answer)
-        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-        assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+        response = await attempt(client, paths, {"Origin": ORIGIN})
+        assert_refused(response)
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
 
 
 @on_one_database
@@ -101,8 +103,8 @@ async def test_attempts_count_and_are_refused_before_their_body_is_looked_at(cli
     )
     for path in (paths.register, paths.login):
         for media_type, body, status in faults:
-            answer = await client.request("POST", path, headers={"Content-Type": media_type}, body=body)
-            assert answer.status == status
+            response = await client.request("POST", path, headers={"Content-Type": media_type}, body=body)
+            assert response.status == status
         for media_type, body, _ in faults:
             assert_refused(await client.request("POST", path, headers={"Content-Type": media_type}, body=body))
 
@@ -153,13 +155,13 @@ async def test_the_window_moves_on(client: Client) -> None:
     started = time.monotonic()
     for _ in range(2):
         assert (await register(client, TODO)).status == 201
-    answer = await register(client, TODO)
-    assert_refused(answer)
-    promised = started + int(answer.headers["Retry-After"]) + 1
-    while answer.status == 429 and time.monotonic() < promised:
+    response = await register(client, TODO)
+    assert_refused(response)
+    promised = started + int(response.headers["Retry-After"]) + 1
+    while response.status == 429 and time.monotonic() < promised:
         await asyncio.sleep(0.05)
-        answer = await register(client, TODO)
-    assert answer.status == 201
+        response = await register(client, TODO)
+    assert response.status == 201
     assert time.monotonic() - started >= 1
 
 
@@ -169,11 +171,11 @@ async def test_each_attempt_is_forgotten_a_window_later(client: Client, monkeypa
     monkeypatch.setattr(time, "time", lambda: now)
     for seconds, expected in ((0, 201), (40, 201), (50, 201), (50, 429), (59, 429), (61, 201), (61, 429), (99, 429)):
         now = start + seconds
-        answer = await register(client, TODO)
-        assert answer.status == expected, seconds
+        response = await register(client, TODO)
+        assert response.status == expected, seconds
         if expected == 429:
             forgotten = 60 if seconds < 60 else 100
-            assert int(answer.headers["Retry-After"]) == forgotten - seconds
+            assert int(response.headers["Retry-After"]) == forgotten - seconds
     now = start + 101
     assert (await register(client, TASKS)).status == 201
 
@@ -181,8 +183,8 @@ async def test_each_attempt_is_forgotten_a_window_later(client: Client, monkeypa
 @either_action
 @pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
 async def test_of_many_attempts_at_once_the_limit_gets_through(client: Client, attempt: Attempt, usual: int) -> None:
-    answers = await asyncio.gather(*(attempt(client, PATHS[i % 2]) for i in range(30)))
-    assert Counter(answer.status for answer in answers) == {usual: 10, 429: 20}
+    responses = await asyncio.gather(*(attempt(client, PATHS[i % 2]) for i in range(30)))
+    assert Counter(response.status for response in responses) == {usual: 10, 429: 20}
 
 
 # Per email.
@@ -219,10 +221,10 @@ async def test_successful_logins_are_no_failures(client: Client, alice: Person, 
 
 @pytest.mark.settings(AUTH_RATE_LIMIT="5/minute", TRUSTED_PROXY_HOPS="1")
 async def test_of_many_guesses_at_once_the_limit_gets_through(client: Client, alice: Person) -> None:
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(log_in(client, PATHS[i % 2], alice.email, "wrong", f"192.0.2.{i}") for i in range(30))
     )
-    assert Counter(answer.status for answer in answers) == {401: 5, 429: 25}
+    assert Counter(response.status for response in responses) == {401: 5, 429: 25}
 
 
 @pytest.mark.settings(AUTH_RATE_LIMIT="5/minute", DATABASE_TIMEOUT_SECONDS="1")
@@ -234,9 +236,9 @@ async def test_logins_to_one_account_wait_for_the_database_together(
     with closing(psycopg2.connect(services.config.database_url)) as connection, capture_logs():
         connection.cursor().execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         started = time.monotonic()
-        answers = await asyncio.gather(*(log_in(client, paths, alice.email, PASSWORD, "192.0.2.1") for _ in range(5)))
+        responses = await asyncio.gather(*(log_in(client, paths, alice.email, PASSWORD, "192.0.2.1") for _ in range(5)))
         seconds = time.monotonic() - started
-    assert {(answer.status, answer.error) for answer in answers} == {(500, "Service temporarily unavailable")}
+    assert {(response.status, response.error) for response in responses} == {(500, "Service temporarily unavailable")}
     assert seconds < 2
 
 
@@ -255,9 +257,9 @@ async def test_logins_on_one_email_do_not_wait_for_each_others_deadline(client: 
     with closing(connection), connection.cursor() as cursor, capture_logs():
         cursor.execute("LOCK TABLE users")
         started = time.monotonic()
-        answers = await asyncio.gather(*(log_in(client, TODO, "a@example.com", "x", "192.0.2.1") for _ in range(5)))
+        responses = await asyncio.gather(*(log_in(client, TODO, "a@example.com", "x", "192.0.2.1") for _ in range(5)))
         seconds = time.monotonic() - started
-    assert [answer.status for answer in answers] == [500] * 5
+    assert [response.status for response in responses] == [500] * 5
     assert seconds < 2
 
 

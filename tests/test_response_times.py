@@ -27,9 +27,9 @@ async def use(person: Person, paths: Paths) -> list[float]:
             ("PUT", item, {"completed": True}),
         ):
             started = time.perf_counter()
-            answer = await person.request(method, path, body)
+            response = await person.request(method, path, body)
             seconds.append(time.perf_counter() - started)
-            assert answer.status in (200, 201)
+            assert response.status in (200, 201)
     return seconds
 
 
@@ -40,5 +40,5 @@ async def test_nineteen_of_twenty_requests_are_answered_within_200_ms(alice: Per
 
 async def test_a_hundred_lists_at_once_are_all_answered(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
-    answers = await asyncio.gather(*(alice.request("GET", paths.tasks) for _ in range(100)))
-    assert [(answer.status, answer.body["tasks"]) for answer in answers] == [(200, [task])] * 100
+    responses = await asyncio.gather(*(alice.request("GET", paths.tasks) for _ in range(100)))
+    assert [(response.status, response.body["tasks"]) for response in responses] == [(200, [task])] * 100

@@ -14,7 +14,7 @@ from tests.support.client import PATHS
 from tests.support.raw_http import connect, head
 
 if TYPE_CHECKING:
-    from tests.support.client import Answer, Client, Paths, Person
+    from tests.support.client import Client, Paths, Person, Response
 
 PUBLIC = {
     "/api/auth/signup": "POST, OPTIONS",
@@ -44,8 +44,8 @@ def path_of(pattern: str) -> str:
     return pattern.replace("{id}", str(uuid4()))
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.error
+def outcome(response: Response) -> tuple[int, str]:
+    return response.status, response.error
 
 
 def test_every_route_is_known_to_this_test_and_there_once() -> None:
@@ -57,22 +57,22 @@ def test_every_route_is_known_to_this_test_and_there_once() -> None:
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern not in PUBLIC])
 async def test_nothing_but_the_public_routes_answers_without_a_token(client: Client, pattern: str) -> None:
     for method in set(ALLOW[pattern].split(", ")) - {"OPTIONS"}:
-        answer = await client.request(method, path_of(pattern), {} if method in ("POST", "PUT") else ...)
-        assert answer.status == 401
-        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
+        response = await client.request(method, path_of(pattern), {} if method in ("POST", "PUT") else ...)
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api"'
         if method != "HEAD":
-            assert answer.error == "Unauthorized"
+            assert response.error == "Unauthorized"
 
 
 @on_one_database
 @pytest.mark.parametrize("pattern", PATTERNS)
 async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Client, pattern: str) -> None:
     for method in set(METHODS) - set(ALLOW[pattern].split(", ")):
-        answer = await client.request(method, path_of(pattern))
-        assert answer.status == 405
-        assert answer.headers["Allow"] == ALLOW[pattern]
+        response = await client.request(method, path_of(pattern))
+        assert response.status == 405
+        assert response.headers["Allow"] == ALLOW[pattern]
         if method != "HEAD":
-            assert answer.body == {"error": "Method not allowed"}
+            assert response.body == {"error": "Method not allowed"}
 
 
 @on_one_database
@@ -88,11 +88,11 @@ async def test_a_path_of_many_segments_is_not_found_as_fast_as_any(client: Clien
 async def test_a_method_that_is_not_registered_for_http_is_not_implemented(
     client: Client, method: str, path: str
 ) -> None:
-    answer = await client.request(method, path, headers={"Origin": ORIGIN, "X-Request-ID": "mine"})
-    assert outcome(answer) == (501, "Not implemented")
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert answer.headers["X-Request-ID"] == "mine"
-    assert answer.headers["Connection"] == "close"
+    response = await client.request(method, path, headers={"Origin": ORIGIN, "X-Request-ID": "mine"})
+    assert outcome(response) == (501, "Not implemented")
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.headers["X-Request-ID"] == "mine"
+    assert response.headers["Connection"] == "close"
 
 
 @on_one_database
@@ -103,8 +103,8 @@ async def test_a_method_that_is_not_registered_for_http_is_not_implemented(
 async def test_every_form_of_a_known_path_is_found(alice: Person, path: str) -> None:
     async with connect(alice.client) as connection:
         await connection.send(head("GET", path, token=alice.token))
-        answer = await connection.read_answer()
-        assert (answer.status, answer.body["tasks"]) == (200, [])
+        response = await connection.read_answer()
+        assert (response.status, response.body["tasks"]) == (200, [])
     task = await alice.create(PATHS[1])
     for escaped in (task["id"].replace("-", "%2D"), "%" + f"{ord(task['id'][0]):x}" + task["id"][1:]):
         assert (await alice.request("GET", f"/tasks/{escaped}")).body["task"] == task
@@ -221,14 +221,14 @@ async def test_of_several_faults_the_first_in_order_is_told(
     task = await alice.create(paths)
     path = faulty.path.format(tasks=paths.tasks, task=f"{paths.tasks}/{task['id']}", register=paths.register)
     token = bob.token if faulty.token else None
-    answer = await bob.client.request(faulty.method, path, token=token, headers=faulty.headers, body=faulty.body)
-    assert answer.status == (faulty.status or paths.contract.not_json_status)
-    assert answer.error.startswith(faulty.error)
+    response = await bob.client.request(faulty.method, path, token=token, headers=faulty.headers, body=faulty.body)
+    assert response.status == (faulty.status or paths.contract.not_json_status)
+    assert response.error.startswith(faulty.error)
 
 
 @on_one_database
 async def test_errors_say_nothing_of_the_inside(client: Client) -> None:
     for method, path in (("GET", "/nowhere"), ("PATCH", "/health"), ("GET", "/tasks")):
-        answer = await client.request(method, path)
-        assert set(answer.body) == {"error"}
-        assert not {"Server", "X-Powered-By", "Etag"} & set(answer.headers)
+        response = await client.request(method, path)
+        assert set(response.body) == {"error"}
+        assert not {"Server", "X-Powered-By", "Etag"} & set(response.headers)

@@ -19,7 +19,7 @@ from tests.support.raw_http import connect, head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.client import Answer, Client, Paths
+    from tests.support.client import Client, Paths, Response
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
 SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"
@@ -46,11 +46,11 @@ async def test_a_repeated_create_returns_its_task_as_it_is_now(alice: Person, pa
     updated = await alice.request("PUT", item, {"title": "Write", "description": "Slowly", "completed": True})
     for again in (paths, other(paths)):
         for body in ({"title": "Read"}, {"title": " Read\n", "description": None, "completed": True}):
-            answer = await alice.request("POST", again.tasks, body, headers=KEY)
-            assert (answer.status, answer.body) == (201, updated.body)
-            assert answer.headers["Idempotency-Replayed"] == "true"
-            assert answer.headers["Location"] == f"{again.tasks}/{updated.body['task']['id']}"
-            assert answer.headers["ETag"] == updated.headers["ETag"]
+            response = await alice.request("POST", again.tasks, body, headers=KEY)
+            assert (response.status, response.body) == (201, updated.body)
+            assert response.headers["Idempotency-Replayed"] == "true"
+            assert response.headers["Location"] == f"{again.tasks}/{updated.body['task']['id']}"
+            assert response.headers["ETag"] == updated.headers["ETag"]
     assert await alice.list(paths) == [updated.body["task"]]
 
 
@@ -58,26 +58,28 @@ async def test_a_repeated_create_returns_its_task_as_it_is_now(alice: Person, pa
 async def test_a_key_is_of_one_request(alice: Person, paths: Paths, body: dict[str, Any]) -> None:
     created = await alice.request("POST", paths.tasks, {"title": "Read"}, headers=KEY)
     updated = await alice.request("PUT", created.headers["Location"], {"title": "Write"})
-    answer = await alice.request("POST", paths.tasks, body, headers=KEY)
-    assert (answer.status, answer.error) == (422, "Idempotency-Key was used for another request")
+    response = await alice.request("POST", paths.tasks, body, headers=KEY)
+    assert (response.status, response.error) == (422, "Idempotency-Key was used for another request")
     assert await alice.list(paths) == [updated.body["task"]]
 
 
 async def test_a_key_is_its_users_and_lives_as_long_as_its_task(alice: Person, bob: Person, paths: Paths) -> None:
-    answers = [
+    responses = [
         await person.request("POST", paths.tasks, {"title": title}, headers=KEY)
         for person, title in ((alice, "Read"), (bob, "Write"))
     ]
-    await alice.request("DELETE", answers[0].headers["Location"])
-    answers.append(await alice.request("POST", paths.tasks, {"title": "Sing"}, headers=KEY))
-    assert [(answer.status, "Idempotency-Replayed" in answer.headers) for answer in answers] == [(201, False)] * 3
-    assert len({answer.body["task"]["id"] for answer in answers}) == 3
+    await alice.request("DELETE", responses[0].headers["Location"])
+    responses.append(await alice.request("POST", paths.tasks, {"title": "Sing"}, headers=KEY))
+    assert [(response.status, "Idempotency-Replayed" in response.headers) for response in responses] == [
+        (201, False)
+    ] * 3
+    assert len({response.body["task"]["id"] for response in responses}) == 3
 
 
 @pytest.mark.parametrize("key", ["!", "~", "x" * 255, '"quoted"', "a,b", "'; DROP TABLE tasks; --%s".replace(" ", "_")])
 async def test_a_key_is_visible_ascii(alice: Person, paths: Paths, key: str) -> None:
     sent = [await alice.request("POST", paths.tasks, {"title": "x"}, headers={"Idempotency-Key": key}) for _ in "12"]
-    assert [answer.status for answer in sent] == [201, 201]
+    assert [response.status for response in sent] == [201, 201]
     assert len(await alice.list(paths)) == 1
 
 
@@ -91,17 +93,20 @@ async def test_any_other_key_is_refused_after_the_body(alice: Person, paths: Pat
         fields = (f"Content-Length: {len(body)}", *(f"Idempotency-Key: {key}" for key in lines))
         async with connect(alice.client) as connection:
             await connection.send(head("POST", paths.tasks, *fields, token=alice.token) + body)
-            answer = await connection.read_answer("POST")
-        assert (answer.status, answer.error) == (status, error)
-    assert answer.body["details"] == [{"field": "Idempotency-Key", "message": answer.error}]
+            response = await connection.read_answer("POST")
+        assert (response.status, response.error) == (status, error)
+    assert response.body["details"] == [{"field": "Idempotency-Key", "message": response.error}]
     assert await alice.list(paths) == []
 
 
-def assert_created_once(answers: list[Answer]) -> None:
+def assert_created_once(responses: list[Response]) -> None:
     """Check that one of the answers created the task that all return."""
-    assert Counter(answer.status for answer in answers) == {201: AT_ONCE}
-    assert len({answer.body["task"]["id"] for answer in answers}) == 1
-    assert Counter(answer.headers.get("Idempotency-Replayed") for answer in answers) == {None: 1, "true": AT_ONCE - 1}
+    assert Counter(response.status for response in responses) == {201: AT_ONCE}
+    assert len({response.body["task"]["id"] for response in responses}) == 1
+    assert Counter(response.headers.get("Idempotency-Replayed") for response in responses) == {
+        None: 1,
+        "true": AT_ONCE - 1,
+    }
 
 
 async def test_of_fifty_creates_with_one_key_at_once_one_creates(alice: Person, paths: Paths) -> None:
@@ -194,17 +199,17 @@ async def test_a_write_happens_only_if_its_condition_holds(
         item = f"{paths.tasks}/{task['id']}"
         current = await tag(alice, item)
         value = case.format(tag=current, bare=current.strip('"'), form=tasks.FORM)
-        answer = await alice.request(method, item, {"title": "x"} if method == "PUT" else ..., headers={name: value})
+        response = await alice.request(method, item, {"title": "x"} if method == "PUT" else ..., headers={name: value})
         if not holds:
-            assert (value, answer.status, answer.error) == (value, 412, "Task has changed")
+            assert (value, response.status, response.error) == (value, 412, "Task has changed")
             assert (await alice.list(paths))[0] == task
         elif method == "DELETE":
-            assert (value, answer.status) == (value, 204)
+            assert (value, response.status) == (value, 204)
             assert (await alice.request("GET", item)).status == 404
         else:
-            assert (value, answer.status) == (value, 200)
-            assert answer.headers["ETag"] == await tag(alice, item) != current
-            assert (await alice.list(paths))[0] == answer.body["task"]
+            assert (value, response.status) == (value, 200)
+            assert response.headers["ETag"] == await tag(alice, item) != current
+            assert (await alice.list(paths))[0] == response.body["task"]
 
 
 async def test_a_condition_may_name_as_many_tags_as_a_head_has_room_for(alice: Person, paths: Paths) -> None:
@@ -236,8 +241,8 @@ async def test_both_conditions_must_hold(alice: Person, paths: Paths, method: st
         (f"{old}, {current}", old, 200 if method == "PUT" else 204),
     ):
         headers = {"If-Match": match, "If-None-Match": none_match}
-        answer = await alice.request(method, item, {} if method == "PUT" else ..., headers=headers)
-        assert (match, none_match, answer.status) == (match, none_match, status)
+        response = await alice.request(method, item, {} if method == "PUT" else ..., headers=headers)
+        assert (match, none_match, response.status) == (match, none_match, status)
 
 
 async def test_the_fields_of_a_condition_are_one_list(alice: Person, paths: Paths) -> None:
@@ -257,8 +262,8 @@ async def test_what_is_missing_or_another_users_comes_before_a_condition(
     task = await alice.create(paths)
     body: Any = {} if method == "PUT" else ...
     for task_id, status in (("nonsense", 404), (SOME_ID, 404), (task["id"], 403)):
-        answer = await bob.request(method, f"{paths.tasks}/{task_id}", body, headers=dict([condition]))
-        assert answer.status == status
+        response = await bob.request(method, f"{paths.tasks}/{task_id}", body, headers=dict([condition]))
+        assert response.status == status
     if method == "PUT":
         item = f"{paths.tasks}/{task['id']}"
         assert (await alice.request(method, item, {"title": ""}, headers=dict([condition]))).status == 400
@@ -268,9 +273,9 @@ async def test_what_is_missing_or_another_users_comes_before_a_condition(
 async def test_of_fifty_updates_of_one_tag_at_once_one_is_made(alice: Person, paths: Paths) -> None:
     item = f"{paths.tasks}/{(await alice.create(paths))['id']}"
     headers = {"If-Match": await tag(alice, item)}
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(alice.request("PUT", item, {"title": str(number)}, headers=headers) for number in range(AT_ONCE))
     )
-    assert Counter(answer.status for answer in answers) == {200: 1, 412: AT_ONCE - 1}
-    (made,) = (answer.body["task"] for answer in answers if answer.status == 200)
+    assert Counter(response.status for response in responses) == {200: 1, 412: AT_ONCE - 1}
+    (made,) = (response.body["task"] for response in responses if response.status == 200)
     assert await alice.list(paths) == [made]

@@ -48,9 +48,9 @@ async def test_a_request_in_flight_is_answered_before_the_end(
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", client.port)
             assert process.exit_code is None
-        answer = await busy.read_answer("PUT")
-        assert (answer.status, answer.body["task"]["completed"]) == (200, True)
-        assert answer.headers["Connection"] == "close"
+        response = await busy.read_answer("PUT")
+        assert (response.status, response.body["task"]["completed"]) == (200, True)
+        assert response.headers["Connection"] == "close"
         assert await busy.read_to_end() == b""
         assert await process.ended() == 0
     assert process.events()[-1]["event"] == "server_stopped"
@@ -64,8 +64,8 @@ async def test_a_password_that_is_being_hashed_is_waited_for(tmp_path: Path) -> 
         await busy.send(REGISTRATION)
         await has_read(idle)
         assert await process.stop() == 0
-        answer = await busy.read_answer("POST")
-        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        response = await busy.read_answer("POST")
+        assert (response.status, response.headers["Connection"]) == (201, "close")
         assert await idle.read_to_end() == b""
     assert process.events("server_draining")[0]["in_flight"] == 1
 
@@ -159,7 +159,7 @@ async def test_a_server_without_room_for_another_connection_finishes_its_request
 
 
 async def begin_update(connection: Connection, person: Person, task: dict[str, Any]) -> None:
-    """Send a PUT whose answer is not awaited."""
+    """Send a PUT whose response is not awaited."""
     body = json.dumps({"completed": True}).encode()
     line = f"Content-Length: {len(body)}"
     await connection.send(head("PUT", f"{TASKS}/{task['id']}", line, token=person.token) + body)

@@ -40,9 +40,9 @@ async def test_the_deadline_holds_while_another_process_writes(
 ) -> None:
     with writes_locked(database_url), capture_logs():
         started = time.monotonic()
-        answer = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
+        response = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
         seconds = time.monotonic() - started
-        assert (answer.status, answer.error) == (500, "Service temporarily unavailable")
+        assert (response.status, response.error) == (500, "Service temporarily unavailable")
         assert TIMEOUT_SECONDS <= seconds < TIMEOUT_SECONDS + 0.5
         assert await alice.list(PATHS[0]) == []
         assert (await client.request("GET", "/health/ready")).status == 200

@@ -222,7 +222,7 @@ async def test_a_process_that_waits_for_its_database_ends_at_once(
         environment = {"DATABASE_URL": f"postgresql://someone:{DATABASE_PASSWORD}@{place}/todo"}
         environment |= {"DATABASE_TIMEOUT_SECONDS": "0.2"}
         async with started(*RUN, *command, folder=tmp_path, environment=MINIMUM | environment) as process:
-            assert (await process.wait_for("waiting_for_database"))["reason"] == f"no answer in time from {place}"
+            assert (await process.wait_for("waiting_for_database"))["reason"] == f"no response in time from {place}"
             async with asyncio.timeout(1):
                 assert await process.stop(number) == (128 + number if command else 0)
     assert DATABASE_PASSWORD not in process.stdout
@@ -281,6 +281,6 @@ async def test_a_database_that_never_comes_ends_the_start(config: Config, monkey
     monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
     async with open_database(config) as database:
-        with pytest.raises(StartError, match=r"the database does not answer: .*Connection refused") as raised:
+        with pytest.raises(StartError, match=r"the database does not response: .*Connection refused") as raised:
             await wait_for_database(database)
     assert DATABASE_PASSWORD not in str(raised.value)

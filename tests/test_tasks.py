@@ -30,10 +30,10 @@ WHITESPACE = "".join(letter for letter in map(chr, range(sys.maxunicode)) if let
 
 async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, paths: Paths) -> None:
     before = datetime.now(UTC)
-    answer = await alice.request("POST", paths.tasks, {"title": "Buy groceries", "description": "Milk, eggs"})
-    assert answer.status == 201
-    task = answer.body["task"]
-    assert answer.headers["Location"] == f"{paths.tasks}/{task['id']}"
+    response = await alice.request("POST", paths.tasks, {"title": "Buy groceries", "description": "Milk, eggs"})
+    assert response.status == 201
+    task = response.body["task"]
+    assert response.headers["Location"] == f"{paths.tasks}/{task['id']}"
     assert UUID(task["id"]).version == 4
     assert before <= datetime.fromisoformat(task["created_at"]) <= datetime.now(UTC)
     assert task == {
@@ -88,16 +88,16 @@ async def test_a_title_is_stored_trimmed(alice: Person, paths: Paths) -> None:
     "body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"title": WHITESPACE}, {"description": "x"}]
 )
 async def test_a_task_needs_a_title(alice: Person, paths: Paths, body: dict[str, Any]) -> None:
-    answer = await alice.request("POST", paths.tasks, body)
-    assert (answer.status, answer.error) == (400, "Title is required")
-    assert answer.body["details"] == [{"field": "title", "message": "Title is required"}]
+    response = await alice.request("POST", paths.tasks, body)
+    assert (response.status, response.error) == (400, "Title is required")
+    assert response.body["details"] == [{"field": "title", "message": "Title is required"}]
 
 
 @pytest.mark.parametrize("title", [None, "", " \u00a0\n", WHITESPACE])
 async def test_a_title_cannot_be_taken_away(alice: Person, paths: Paths, title: str | None) -> None:
     task = await alice.create(paths)
-    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": title})
-    assert (answer.status, answer.error) == (400, "Title cannot be empty")
+    response = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": title})
+    assert (response.status, response.error) == (400, "Title cannot be empty")
 
 
 def longest(contract: Contract, body: str, field: str) -> int:
@@ -114,11 +114,11 @@ async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(
     limit = longest(paths.contract, body, field)
     path = paths.tasks if method == "POST" else f"{paths.tasks}/{(await alice.create(paths))['id']}"
     for letter in ("😀", "ä"):
-        answer = await alice.request(method, path, {"title": "x", field: letter * limit})
-        assert answer.body["task"][field] == letter * limit
+        response = await alice.request(method, path, {"title": "x", field: letter * limit})
+        assert response.body["task"][field] == letter * limit
     for text in ("x" * (limit + 1), " " * limit + "x"):
-        answer = await alice.request(method, path, {"title": "x", field: text})
-        assert (answer.status, answer.error) == (400, f"{field.capitalize()} must be at most {limit} characters")
+        response = await alice.request(method, path, {"title": "x", field: text})
+        assert (response.status, response.error) == (400, f"{field.capitalize()} must be at most {limit} characters")
 
 
 @on_one_database
@@ -127,9 +127,12 @@ async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Path
     task = await alice.create(paths)
     for text in ("\0", "a\0b", "a\0\n"):
         for method, path in (("POST", paths.tasks), ("PUT", f"{paths.tasks}/{task['id']}")):
-            answer = await alice.request(method, path, {"title": "x", field: text})
-            assert (answer.status, answer.error) == (paths.contract.not_json_status, "Request body is not valid JSON")
-            assert answer.body["details"] == [{"field": "", "message": "Text contains the character NUL"}]
+            response = await alice.request(method, path, {"title": "x", field: text})
+            assert (response.status, response.error) == (
+                paths.contract.not_json_status,
+                "Request body is not valid JSON",
+            )
+            assert response.body["details"] == [{"field": "", "message": "Text contains the character NUL"}]
     assert await alice.list(paths) == [task]
 
 
@@ -148,24 +151,24 @@ async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Path
     ],
 )
 async def test_values_of_the_wrong_type_are_named(alice: Person, paths: Paths, body: Any, field: str) -> None:
-    answer = await alice.request("POST", paths.tasks, body)
-    assert answer.status == 400
-    assert [detail["field"] for detail in answer.body["details"]] == [field]
+    response = await alice.request("POST", paths.tasks, body)
+    assert response.status == 400
+    assert [detail["field"] for detail in response.body["details"]] == [field]
 
 
 @on_one_database
 @pytest.mark.parametrize("completed", [None, 1, 0, "true", []])
 async def test_completed_is_a_boolean(alice: Person, paths: Paths, completed: Any) -> None:
     task = await alice.create(paths)
-    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
-    assert (answer.status, answer.error) == (400, "Completed must be true or false")
+    response = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
+    assert (response.status, response.error) == (400, "Completed must be true or false")
 
 
 async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for task_id in (task["id"], task["id"].upper()):
-        answer = await alice.request("GET", f"{paths.tasks}/{task_id}")
-        assert (answer.status, answer.body) == (200, {"task": task})
+        response = await alice.request("GET", f"{paths.tasks}/{task_id}")
+        assert (response.status, response.body) == (200, {"task": task})
 
 
 @pytest.mark.parametrize(
@@ -184,9 +187,9 @@ async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> No
 async def test_an_update_changes_only_what_it_names(alice: Person, paths: Paths, change: dict[str, Any]) -> None:
     task = await alice.create(paths, "Old", description="Old")
     before = datetime.now(UTC)
-    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", change)
-    assert answer.status == 200
-    updated = answer.body["task"]
+    response = await alice.request("PUT", f"{paths.tasks}/{task['id']}", change)
+    assert response.status == 200
+    updated = response.body["task"]
     assert before <= datetime.fromisoformat(updated["updated_at"]) <= datetime.now(UTC)
     known = {name: value for name, value in change.items() if name in ("title", "description", "completed")}
     if "title" in known:
@@ -199,8 +202,8 @@ async def test_an_update_changes_only_what_it_names(alice: Person, paths: Paths,
 async def test_a_task_can_be_reopened(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for completed in (True, False, True):
-        answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
-        assert answer.body["task"]["completed"] is completed
+        response = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {"completed": completed})
+        assert response.body["task"]["completed"] is completed
 
 
 async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
@@ -208,29 +211,31 @@ async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
 ) -> None:
     task = await alice.create(paths)
     stop_clock(datetime.now(UTC) - timedelta(hours=1))
-    answer = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {})
-    moved = datetime.fromisoformat(answer.body["task"]["updated_at"]) - datetime.fromisoformat(task["updated_at"])
+    response = await alice.request("PUT", f"{paths.tasks}/{task['id']}", {})
+    moved = datetime.fromisoformat(response.body["task"]["updated_at"]) - datetime.fromisoformat(task["updated_at"])
     assert moved == timedelta(microseconds=1)
 
 
 async def test_of_many_updates_at_once_none_is_refused_and_the_last_one_wins(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(alice.request("PUT", f"{paths.tasks}/{task['id']}", {"title": x, "description": x}) for x in "abcdefgh")
     )
-    assert [(answer.status, answer.body["task"]["title"]) for answer in answers] == [(200, x) for x in "abcdefgh"]
-    last = max((answer.body["task"] for answer in answers), key=lambda updated: updated["updated_at"])
+    assert [(response.status, response.body["task"]["title"]) for response in responses] == [
+        (200, x) for x in "abcdefgh"
+    ]
+    last = max((response.body["task"] for response in responses), key=lambda updated: updated["updated_at"])
     assert last["description"] == last["title"]
     assert await alice.list(paths) == [last]
 
 
 async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
-    answer = await alice.request("DELETE", f"{paths.tasks}/{task['id']}")
-    assert (answer.status, answer.body) == (204, None)
+    response = await alice.request("DELETE", f"{paths.tasks}/{task['id']}")
+    assert (response.status, response.body) == (204, None)
     for method in ("GET", "PUT", "DELETE"):
-        answer = await alice.request(method, f"{paths.tasks}/{task['id']}", {} if method == "PUT" else ...)
-        assert (answer.status, answer.error) == (404, "Task not found")
+        response = await alice.request(method, f"{paths.tasks}/{task['id']}", {} if method == "PUT" else ...)
+        assert (response.status, response.error) == (404, "Task not found")
     assert await alice.list(paths) == []
 
 
@@ -239,8 +244,8 @@ async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> N
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 async def test_an_id_that_names_no_task_is_not_found(alice: Person, paths: Paths, method: str, task_id: str) -> None:
-    answer = await alice.request(method, f"{paths.tasks}/{task_id}", {} if method == "PUT" else ...)
-    assert (answer.status, answer.error) == (404, "Task not found")
+    response = await alice.request(method, f"{paths.tasks}/{task_id}", {} if method == "PUT" else ...)
+    assert (response.status, response.error) == (404, "Task not found")
 
 
 async def test_both_contracts_show_the_same_tasks_whole(alice: Person, paths: Paths) -> None:

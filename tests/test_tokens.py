@@ -22,7 +22,7 @@ from tests.support.raw_http import connect, head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.client import Answer, Client, Paths, Person
+    from tests.support.client import Client, Paths, Person, Response
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
 DIGESTS = {"HS384": "sha384", "HS512": "sha512"}
@@ -54,16 +54,16 @@ def claims(holder: str, /, **changes: Any) -> bytes:
     return json.dumps({name: value for name, value in whole.items() if value is not WITHOUT}).encode()
 
 
-async def list_tasks(client: Client, paths: Paths, authorization: str | None) -> Answer:
+async def list_tasks(client: Client, paths: Paths, authorization: str | None) -> Response:
     headers = {} if authorization is None else {"Authorization": authorization}
     return await client.request("GET", paths.tasks, headers=headers)
 
 
-def assert_unauthorized(answer: Answer, *, invalid_token: bool = True) -> None:
+def assert_unauthorized(response: Response, *, invalid_token: bool = True) -> None:
     """Check the response, and that its challenge says whether there was a token (RFC 6750 section 3)."""
-    assert (answer.status, answer.body) == (401, {"error": "Unauthorized"})
+    assert (response.status, response.body) == (401, {"error": "Unauthorized"})
     challenge = 'Bearer realm="todo-api"' + (', error="invalid_token"' if invalid_token else "")
-    assert answer.headers["WWW-Authenticate"] == challenge
+    assert response.headers["WWW-Authenticate"] == challenge
 
 
 def reasons(events: list[Any]) -> list[str]:
@@ -87,16 +87,16 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
     credentials = {"email": client.new_email("alice"), "password": PASSWORD}
     for path in (paths.register, paths.login):
         before = int(time.time())
-        answer = await client.request("POST", path, credentials)
-        header, payload, signature = answer.body["token"].split(".")
+        response = await client.request("POST", path, credentials)
+        header, payload, signature = response.body["token"].split(".")
         assert decoded(header) == HS256
         expected = hmac.digest(SECRET.encode(), f"{header}.{payload}".encode(), hashlib.sha256)
         assert signature == base64url(expected)
         issued_at = decoded(payload)["iat"]
         assert before <= issued_at <= time.time()
         assert decoded(payload) == {
-            "sub": answer.body["user"]["id"],
-            "user_id": answer.body["user"]["id"],
+            "sub": response.body["user"]["id"],
+            "user_id": response.body["user"]["id"],
             "email": credentials["email"],
             "iat": issued_at,
             "exp": issued_at + seconds,
@@ -126,8 +126,8 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
 )
 async def test_tokens_of_better_auth_work(client: Client, alice: Person, paths: Paths, changes: dict[str, Any]) -> None:
     task = await alice.create(paths)
-    answer = await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, **changes))}")
-    assert (answer.status, answer.body["tasks"]) == (200, [task])
+    response = await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, **changes))}")
+    assert (response.status, response.body["tasks"]) == (200, [task])
 
 
 async def test_an_id_is_the_same_in_upper_case(client: Client, alice: Person, paths: Paths) -> None:
@@ -280,16 +280,16 @@ async def test_a_good_token_needs_its_scheme(
     client: Client, alice: Person, paths: Paths, form: str | None, reason: str
 ) -> None:
     with capture_logs() as events:
-        answer = await list_tasks(client, paths, form and form.replace("{}", alice.token))
-    assert_unauthorized(answer, invalid_token=reason == "malformed")
+        response = await list_tasks(client, paths, form and form.replace("{}", alice.token))
+    assert_unauthorized(response, invalid_token=reason == "malformed")
     assert reasons(events) == [reason]
 
 
 @on_one_database
 async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
     for method in ("GET", "POST"):
-        answer = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
-        assert_unauthorized(answer, invalid_token=False)
+        response = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
+        assert_unauthorized(response, invalid_token=False)
 
 
 @on_one_database
@@ -299,15 +299,15 @@ async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client,
 async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
     client: Client, paths: Paths, method: str, item: str
 ) -> None:
-    answer = await client.request(
+    response = await client.request(
         method,
         f"{paths.tasks}{item}?page=x",
         headers={"Authorization": "Bearer x", "Content-Type": "text/plain", "Origin": ORIGIN},
         body=b"\xff" if method in ("POST", "PUT") else None,
     )
-    assert answer.status == 401
-    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 @on_one_database
@@ -321,13 +321,13 @@ async def test_two_authorization_headers_are_refused(client: Client, alice: Pers
 @on_one_database
 @pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
 async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
-    for answer in (
+    for response in (
         await client.request("GET", f"{paths.tasks}?{name}={alice.token}"),
         await client.request("GET", paths.tasks, headers={"Cookie": f"{name}={alice.token}"}),
         await client.request("GET", paths.tasks, headers={"X-Access-Token": alice.token}),
         await client.request("POST", paths.tasks, {"title": "x", name: alice.token}),
     ):
-        assert_unauthorized(answer, invalid_token=False)
+        assert_unauthorized(response, invalid_token=False)
 
 
 async def test_a_remembered_token_is_refused_once_it_expires(
@@ -362,10 +362,10 @@ async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
     token = sign(claims(str(uuid4())))
     assert (await client.request("GET", paths.tasks, token=token)).body["tasks"] == []
     for method, body in (("GET", ...), ("PUT", {"title": "x"}), ("DELETE", ...)):
-        answer = await client.request(method, f"{paths.tasks}/{uuid4()}", body, token=token)
-        assert (answer.status, answer.error) == (404, "Task not found")
-        answer = await client.request(method, f"{paths.tasks}/{task['id']}", body, token=token)
-        assert (answer.status, answer.error) == (403, "Access denied")
+        response = await client.request(method, f"{paths.tasks}/{uuid4()}", body, token=token)
+        assert (response.status, response.error) == (404, "Task not found")
+        response = await client.request(method, f"{paths.tasks}/{task['id']}", body, token=token)
+        assert (response.status, response.error) == (403, "Access denied")
     with capture_logs() as events:
         for headers in ({}, {"Idempotency-Key": "x"}):
             assert_unauthorized(await client.request("POST", paths.tasks, {"title": "x"}, token=token, headers=headers))

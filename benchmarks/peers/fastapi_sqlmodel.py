@@ -53,7 +53,7 @@ class Task(TaskPublic, table=True):
 
 
 class OneTask(SQLModel):
-    """The answer with one task."""
+    """The response with one task."""
 
     task: TaskPublic
 
@@ -68,7 +68,7 @@ class Pagination(SQLModel):
 
 
 class TaskPage(SQLModel):
-    """The answer with a page of tasks."""
+    """The response with a page of tasks."""
 
     tasks: list[TaskPublic]
     pagination: Pagination

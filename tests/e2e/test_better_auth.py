@@ -90,8 +90,8 @@ async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_w
     async with serving(tmp_path, environment) as (process, client):
         for token in (usual["token"], usual["session"], usual["bearer"], documented["session"]):
             for method in ("GET", "POST"):
-                answer = await client.request(method, PATH.tasks, TASK, token=token)
-                assert answer.status == 401
-                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
+                response = await client.request(method, PATH.tasks, TASK, token=token)
+                assert response.status == 401
+                assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
         await process.stop()  # and write the last lines of the log
     assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import BrowserContext
 
-    from tests.support.client import Answer
+    from tests.support.client import Response
     from tests.support.processes import Process
 
 pytestmark = pytest.mark.usefixtures("io_loop")
@@ -54,14 +54,14 @@ async def used_by_a_frontend(
 async def sign_up(frontend: Frontend) -> tuple[str, str]:
     """Return a new account's email and token."""
     email = Client.new_email("alice")
-    answer = await frontend.call("signUp", email, PASSWORD)
-    assert answer.status == 201
-    return email, answer.body["token"]
+    response = await frontend.call("signUp", email, PASSWORD)
+    assert response.status == 201
+    return email, response.body["token"]
 
 
-def assert_refused(answer: Answer, status: int, error: str) -> None:
-    assert (answer.status, answer.error) == (status, error)
-    assert answer.headers["X-Request-ID"]
+def assert_refused(response: Response, status: int, error: str) -> None:
+    assert (response.status, response.error) == (status, error)
+    assert response.headers["X-Request-ID"]
 
 
 @on_postgresql
@@ -81,9 +81,9 @@ async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, envir
         deleted = await frontend.call("deleteTask", token, task["id"])
         gone = await frontend.call("showTask", token, task["id"])
 
-        answers = [session, created, page, updated, shown, shown_again, listed, deleted]
-        assert [answer.status for answer in answers] == [200, 201, 200, 200, 200, 200, 200, 204]
-        assert all(answer.headers["X-Request-ID"] for answer in answers)
+        responses = [session, created, page, updated, shown, shown_again, listed, deleted]
+        assert [response.status for response in responses] == [200, 201, 200, 200, 200, 200, 200, 204]
+        assert all(response.headers["X-Request-ID"] for response in responses)
         assert session.body["user"]["email"] == email
         assert created.headers["Location"] == f"/api/tasks/{task['id']}"
         assert [task["title"] for task in page.body["tasks"]] == ["<b>Sell</b> groceries"]
@@ -98,7 +98,7 @@ async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, envir
         requests = process.events("request")
         preflighted = {request["route"] for request in requests if request["method"] == "OPTIONS"}
         assert preflighted == {"/api/auth/signup", "/api/auth/login", "/api/tasks", "/api/tasks/{id}"}
-        assert 304 in {request["status"] for request in requests}, "the browser keeps no answer"
+        assert 304 in {request["status"] for request in requests}, "the browser keeps no response"
 
 
 @on_postgresql
@@ -151,7 +151,7 @@ async def test_a_frontend_repeats_a_create_and_reads_that_a_task_has_changed(
         request = {"token": token, "body": {"title": "Buy groceries"}, "more": {"Idempotency-Key": "1", **tracing}}
         created, repeated = [await frontend.call("send", "POST", "/api/tasks", request) for _ in range(2)]
         assert [created.status, repeated.status, created.headers["X-Request-ID"]] == [201, 201, "x"]
-        assert [answer.headers.get("Idempotency-Replayed") for answer in (created, repeated)] == [None, "true"]
+        assert [response.headers.get("Idempotency-Replayed") for response in (created, repeated)] == [None, "true"]
         assert repeated.body == created.body
 
         item, tag = created.headers["Location"], created.headers["ETag"]
@@ -173,8 +173,8 @@ async def test_a_frontend_can_read_that_a_body_is_too_large(tmp_path: Path, envi
         item = f"/api/tasks/{task['id']}"
         for length in (2**20, 2**23):
             for method, path in (("POST", "/api/tasks"), ("PUT", item), ("POST", "/api/auth/login")):
-                answer = await frontend.call("sendTitleOf", length, method, path, token)
-                assert_refused(answer, 413, "Request body too large")
+                response = await frontend.call("sendTitleOf", length, method, path, token)
+                assert_refused(response, 413, "Request body too large")
         assert (await frontend.call("showTask", token, task["id"])).body == {"task": task}
 
 
@@ -236,7 +236,7 @@ async def test_the_documentation_lists_the_operations_and_signs_a_user_up(
     async with browsing() as context, serving(tmp_path, environment) as (_, client):
         base = f"http://{HOST}:{client.port}/"
         docs = await Docs.open(context, base)
-        paths = (await docs.page.evaluate("fetch('openapi.json').then(answer => answer.json())"))["paths"]
+        paths = (await docs.page.evaluate("fetch('openapi.json').then(response => response.json())"))["paths"]
         assert await docs.operations() == {(method.upper(), path) for path, item in paths.items() for method in item}
         first = docs.page.locator(".opblock")
         assert [await first.nth(place).get_attribute("id") for place in (0, 1)] == [
@@ -248,7 +248,7 @@ async def test_the_documentation_lists_the_operations_and_signs_a_user_up(
         ARTEFACTS.mkdir(exist_ok=True)
         await docs.page.screenshot(path=ARTEFACTS / "docs.png", full_page=True)
         await assert_works(docs, base)
-        await docs.answer(LIST).screenshot(path=ARTEFACTS / "docs-answer.png")
+        await docs.response(LIST).screenshot(path=ARTEFACTS / "docs-response.png")
         await docs.page.set_viewport_size({"width": 390, "height": 844})
         assert await docs.page.evaluate("document.documentElement.scrollWidth") == 390
 

@@ -90,9 +90,9 @@ async def test_a_clients_word_on_https_does_not_matter(tmp_path: Path) -> None:
             for front, tls, status in ((everything.nginx, None, 403), (secure, trusting, 401)):
                 async with connected(front, "127.0.0.1", tls) as connection:
                     await connection.send(head("GET", "/tasks", f"X-Forwarded-Proto: {proto}"))
-                    answer = await connection.read_answer()
-                    assert answer.status == status
-                    assert ("Strict-Transport-Security" in answer.headers) == (tls is not None)
+                    response = await connection.read_answer()
+                    assert response.status == status
+                    assert ("Strict-Transport-Security" in response.headers) == (tls is not None)
 
 
 async def test_what_nginx_answers_itself_is_json(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_what_nginx_answers_itself_is_json(tmp_path: Path) -> None:
         ):
             async with connected(everything.nginx, "127.0.0.1") as connection:
                 await connection.send(head("POST", "/auth/login", f"Content-Length: {length}") + b"{}")
-                answer = await connection.read_head()
-                assert answer.startswith(f"HTTP/1.1 {status} ".encode())
-                assert b"Content-Type: application/json" in answer
+                response = await connection.read_head()
+                assert response.startswith(f"HTTP/1.1 {status} ".encode())
+                assert b"Content-Type: application/json" in response
                 assert await connection.reader.readuntil(b"}") == f'{{"error":"{error}"}}'.encode()

@@ -169,10 +169,10 @@ async def test_a_running_server_is_watched(tmp_path: Path) -> None:
         assert (await client.request("GET", PATH.tasks)).status == 401
         with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
             file.execute("DROP TABLE users")
-        answer = await client.request("POST", PATH.register, {"email": "me@example.com", "password": PASSWORD})
-        assert answer.status == 500
+        response = await client.request("POST", PATH.register, {"email": "me@example.com", "password": PASSWORD})
+        assert response.status == 500
         error = await watch.wait_for("internal_error")
-        assert error["request_id"] == answer.headers["X-Request-ID"]
+        assert error["request_id"] == response.headers["X-Request-ID"]
         assert watch.events() == [error]
         assert set(error["exception"][0]) == {"exc_type", "exc_value"}
     assert '"event":"token_rejected"' in (tmp_path / "web.1.log").read_text("utf-8")

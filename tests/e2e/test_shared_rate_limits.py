@@ -48,8 +48,8 @@ async def test_two_processes_count_together_under_keys_that_have_a_prefix_and_ex
         statuses = []
         for i in range(LIMIT + 2):
             headers = {"X-Forwarded-For": f"198.51.100.{i}"}
-            answer = await both.both[i % 2][1].request("POST", PATHS[i % 2].login, value, headers=headers)
-            statuses.append(answer.status)
+            response = await both.both[i % 2][1].request("POST", PATHS[i % 2].login, value, headers=headers)
+            statuses.append(response.status)
         assert statuses == [401] * LIMIT + [429] * 2
 
 
@@ -67,8 +67,8 @@ async def test_while_redis_is_unavailable_limits_go_on_in_memory(
             if stopping.is_set():
                 return
             began = time.perf_counter()
-            answer = await both.attempt(worker, f"198.51.{worker}.{i % 250}")
-            outcomes.append((time.perf_counter() - began, answer.status))
+            response = await both.attempt(worker, f"198.51.{worker}.{i % 250}")
+            outcomes.append((time.perf_counter() - began, response.status))
 
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(redis(tmp_path, port))

@@ -85,11 +85,11 @@ async def assert_the_pool_is_whole(server: Server, database: Postgres, person: P
     callers = [Caller(server.port, person.token) for _ in range(MORE_THAN_THE_POOL)]
     try:
         with tasks_locked(database):
-            answers = asyncio.create_task(create_at_once(callers))
+            responses = asyncio.create_task(create_at_once(callers))
             waiting = await backends_waiting(database, POOL_SIZE)
             await server.client.request("GET", "/health")  # what was sent before this has been read
             assert waiting == backends(database, "wait_event_type = 'Lock'")
-        assert [outcome.status for outcome in await answers] == [201] * MORE_THAN_THE_POOL
+        assert [outcome.status for outcome in await responses] == [201] * MORE_THAN_THE_POOL
         assert len(waiting) == POOL_SIZE
         assert backends(database) == waiting
         return waiting
@@ -99,7 +99,7 @@ async def assert_the_pool_is_whole(server: Server, database: Postgres, person: P
 
 
 def assert_each_failure_is_logged(server: Server, outcomes: list[Outcome]) -> None:
-    """Check that each answer is a 500 with a line of its own in the log, and where it came from."""
+    """Check that each response is a 500 with a line of its own in the log, and where it came from."""
     events = {event["request_id"]: event for event in server.events("service_unavailable")}
     for outcome in outcomes:
         assert (outcome.status, outcome.json) == (500, UNAVAILABLE)
@@ -124,11 +124,11 @@ async def test_a_cancelled_statement_is_an_answered_request(
             before = await assert_the_pool_is_whole(server, database, alice)
             callers = [Caller(server.port, alice.token) for _ in range(POOL_SIZE)]
             with tasks_locked(database):
-                answers = asyncio.create_task(create_at_once(callers))
+                responses = asyncio.create_task(create_at_once(callers))
                 if way == "pg_cancel_backend":
                     await backends_waiting(database, POOL_SIZE)
                     database.execute(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {OURS}")
-                outcomes = await answers
+                outcomes = await responses
             for caller in callers:
                 caller.close()
             assert_each_failure_is_logged(server, outcomes)

@@ -89,7 +89,7 @@ class StoppedMidQuery(Fault):
 
 
 class Frozen(Fault):
-    """It accepts connections, or the kernel does for it, and never answers."""
+    """It accepts connections, or the kernel does for it, and never responses."""
 
     async def strike(self) -> None:
         self.server.freeze()

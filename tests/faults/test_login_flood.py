@@ -99,24 +99,24 @@ async def test_more_logins_than_the_queue_holds_are_refused_at_once(
         credentials = {"email": bob.email, "password": PASSWORD}
         callers = [Caller(server.port) for _ in range(CROWD)]
         await asyncio.gather(*(caller.call("GET", "/health") for caller in callers))
-        answers = await asyncio.gather(*(caller.call("POST", "/api/auth/login", credentials) for caller in callers))
+        responses = await asyncio.gather(*(caller.call("POST", "/api/auth/login", credentials) for caller in callers))
         for caller in callers:
             caller.close()
         lines = server.events("request")
         assert await server.process.stop() == 0
-    refused = [answer for answer in answers if answer.status == 500]
+    refused = [response for response in responses if response.status == 500]
     report(
         sent=CROWD,
-        answered=sum(answer.status == 200 for answer in answers),
+        answered=sum(response.status == 200 for response in responses),
         refused=len(refused),
-        refused_within_ms=round(1000 * max(answer.seconds for answer in refused), 1),
+        refused_within_ms=round(1000 * max(response.seconds for response in refused), 1),
         refused_within_ms_on_the_server=max(line["duration_ms"] for line in lines if line["status"] == 500),
-        last_answered_after_seconds=round(max(answer.seconds for answer in answers), 1),
+        last_answered_after_seconds=round(max(response.seconds for response in responses), 1),
     )
-    assert {answer.status for answer in answers} == {200, 500}
+    assert {response.status for response in responses} == {200, 500}
     # What was hashed before the last of the crowd had arrived made room for as many more.
     assert CROWD - MAX_WAITING_HASHES - (os.cpu_count() or 1) - 30 <= len(refused) <= CROWD - MAX_WAITING_HASHES
-    for answer in refused:
-        assert answer.json == {"error": "Service temporarily unavailable"}
-        assert answer.headers["retry-after"] == "10"
-        assert answer.seconds < AT_ONCE_SECONDS
+    for response in refused:
+        assert response.json == {"error": "Service temporarily unavailable"}
+        assert response.headers["retry-after"] == "10"
+        assert response.seconds < AT_ONCE_SECONDS

@@ -151,13 +151,13 @@ async def test_clients_that_stop_reading_hold_no_connection_and_little_memory(
         connections=POOL,
         busy_connections=busy[0][0],
         megabytes_above_idle=round(grown, 1),
-        others_ms=[round(1000 * median(answer.seconds for answer in some), 1) for some in (quiet, loaded[100:])],
+        others_ms=[round(1000 * median(response.seconds for response in some), 1) for some in (quiet, loaded[100:])],
     )
-    assert {answer.status for answer in loaded} == {200}
-    assert not [line for line in in_flight if line["user_id"] == alice.id]  # none of them has had its whole answer
+    assert {response.status for response in loaded} == {200}
+    assert not [line for line in in_flight if line["user_id"] == alice.id]  # none of them has had its whole response
     assert busy == [(0,)]
     assert grown < MEGABYTES
-    assert median(answer.seconds for answer in loaded[100:]) < 3 * median(answer.seconds for answer in quiet)
+    assert median(response.seconds for response in loaded[100:]) < 3 * median(response.seconds for response in quiet)
 
 
 @pytest.mark.timeout(seconds=120)

@@ -61,11 +61,11 @@ def creating() -> tuple[str, str, Any, str]:
 
 @asynccontextmanager
 async def callers(server: Server, count: int, token: str | None = None) -> AsyncIterator[list[Caller]]:
-    """Connect clients, each of which has had one answer already."""
+    """Connect clients, each of which has had one response already."""
     made = [Caller(server.port, token) for _ in range(count)]
     try:
-        answers = await asyncio.gather(*(caller.call("GET", "/health") for caller in made))
-        assert {answer.status for answer in answers} == {200}
+        responses = await asyncio.gather(*(caller.call("GET", "/health") for caller in made))
+        assert {response.status for response in responses} == {200}
         yield made
     finally:
         for caller in made:
@@ -274,7 +274,7 @@ async def test_without_descriptors_left_the_server_waits_quietly(
         assert waiting
         # Whoever is in is served as ever, the database has what it needs too.
         inside = [caller for caller, task in zip(crowd, asking, strict=True) if task in served]
-        answers = await asyncio.gather(*(caller.call(*creating()) for caller in inside))
+        responses = await asyncio.gather(*(caller.call(*creating()) for caller in inside))
 
         left = time.perf_counter()
         for task in waiting:
@@ -294,7 +294,7 @@ async def test_without_descriptors_left_the_server_waits_quietly(
         back_after_ms=round(1000 * back_seconds),
         memory_mb=round(memory),
     )
-    assert {answer.status for answer in answers} == {201}
+    assert {response.status for response in responses} == {201}
     assert [event["event"] for event in troubles] == ["connections_full"]
     assert busy < 0.5
     assert back.status == 201

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.client import Answer
+    from tests.support.client import Response
 
 SEED = os.environ.get("FAULTS_SEED", "1")
 REQUESTS = int(os.environ.get("FAULTS_REQUESTS", "20000"))
 WARM_REQUESTS = 2000  # before memory is measured
 CONNECTIONS = 8
-ANSWER_SECONDS = 10
+RESPONSE_SECONDS = 10
 MEGABYTES = 50
 REFUSALS = (501, 505)  # of methods and versions
 SNIPPETS = (
@@ -82,7 +82,7 @@ def mutated(dice: random.Random, request: bytes) -> bytes:
     return bytes(result)
 
 
-def answers(data: bytes) -> Iterator[Answer]:
+def responses(data: bytes) -> Iterator[Response]:
     """Yield the checked answers in what a connection received, up to one that has no Content-Length: a list."""
     while data:
         lines, _, data = data.partition(b"\r\n\r\n")
@@ -130,12 +130,12 @@ async def test_many_broken_requests(environment: dict[str, str], tmp_path: Path,
                 started = time.perf_counter()
                 result = b""
                 try:
-                    async with asyncio.timeout(ANSWER_SECONDS):
+                    async with asyncio.timeout(RESPONSE_SECONDS):
                         result = await received(server.port, data)
-                    for answer in answers(result):
-                        assert answer.status < 500 or answer.status in REFUSALS
-                        statuses[answer.status] += 1
-                        answered.append(answer.headers["X-Request-ID"])
+                    for response in responses(result):
+                        assert response.status < 500 or response.status in REFUSALS
+                        statuses[response.status] += 1
+                        answered.append(response.headers["X-Request-ID"])
                 except Exception as error:
                     error.add_note(f"FAULTS_SEED={SEED}, request {number}: {data[:4000]!r}\n{result[:4000]!r}")
                     raise

@@ -1,4 +1,4 @@
-"""Promise 9: a server that is told to end answers everything that it was asked before, and ends soon after."""
+"""Promise 9: a server that is told to end responses everything that it was asked before, and ends soon after."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CLIENTS = 32
 HURRIED = 8  # of them, which open a connection for each request
 ROUNDS = 3
-BEFORE = 300  # answers before the signal
+BEFORE = 300  # responses before the signal
 LIMIT = 10_000
 SOON_SECONDS = 2
 FEW = 20
@@ -48,8 +48,8 @@ class Polite(Caller):
         super().__init__(port, token)
         self._keeps = keeps
         self.refused = False
-        self.cut: list[tuple[str, bool]] = []  # requests without an answer, and whether their connection was new
-        self.answers: list[Outcome] = []
+        self.cut: list[tuple[str, bool]] = []  # requests without an response, and whether their connection was new
+        self.responses: list[Outcome] = []
         self.last_answer = 0.0
 
     async def work(self, requests: Iterator[tuple[str, str, Any, str]]) -> None:
@@ -68,7 +68,7 @@ class Polite(Caller):
             if outcome.status is None:
                 self.cut.append((name, new))
             else:
-                self.answers.append(outcome)
+                self.responses.append(outcome)
                 self.last_answer = time.monotonic()
             if not self._keeps:
                 self.close()
@@ -85,9 +85,9 @@ def listings() -> Iterator[tuple[str, str, Any, str]]:
 
 
 async def answered(clients: list[Polite], count: int) -> None:
-    """Return when there were so many answers."""
+    """Return when there were so many responses."""
     async with asyncio.timeout(30):
-        while sum(len(client.answers) for client in clients) < count:  # noqa: ASYNC110  # any of many
+        while sum(len(client.responses) for client in clients) < count:  # noqa: ASYNC110  # any of many
             await asyncio.sleep(0.002)
 
 
@@ -129,14 +129,14 @@ async def test_nothing_that_was_accepted_fails_under_load(
                 ended = await ending
                 last = max(client.last_answer for client in clients)
                 cut = [pair for client in clients for pair in client.cut]
-                answers = [answer for client in clients for answer in client.answers]
+                responses = [response for client in clients for response in client.responses]
                 lines = server.events("request")[before:]
-                sent |= {answer.name for answer in answers} | {name for name, _ in cut}
-                acknowledged |= {answer.name for answer in answers if answer.status == 201}
+                sent |= {response.name for response in responses} | {name for name, _ in cut}
+                acknowledged |= {response.name for response in responses if response.status == 201}
                 figures.append(
                     {
-                        "answers": len(answers),
-                        "said_close": sum(answer.headers.get("connection") == "close" for answer in answers),
+                        "responses": len(responses),
+                        "said_close": sum(response.headers.get("connection") == "close" for response in responses),
                         "in_flight": server.events("server_draining")[0]["in_flight"],
                         "cut_on_kept_connections": sum(not new for _, new in cut),
                         "unread_on_new_connections": sum(new for _, new in cut),
@@ -144,9 +144,9 @@ async def test_nothing_that_was_accepted_fails_under_load(
                         "end_after_last_answer_ms": round(1000 * (ended - last)),
                     }
                 )
-                assert {answer.status for answer in answers} == {200, 201}
+                assert {response.status for response in responses} == {200, 201}
                 assert all(client.refused for client in clients)
-                assert len(lines) == len(answers)  # nothing was read that was not answered
+                assert len(lines) == len(responses)  # nothing was read that was not answered
                 assert not server.events("request_aborted")
                 assert server.process.stderr == ""
         stored = {str(title) for (title,) in database.execute("SELECT title FROM tasks WHERE title LIKE 'task %%'")}
@@ -177,26 +177,26 @@ async def test_what_was_sent_before_the_signal_is_answered(
             await writer.drain()
         os.kill(server.pid, signal.SIGTERM)
         os.kill(server.pid, signal.SIGCONT)
-        answers = await asyncio.gather(*(read_answer(reader) for reader, _ in kept + new), return_exceptions=True)
+        responses = await asyncio.gather(*(read_answer(reader) for reader, _ in kept + new), return_exceptions=True)
         for _, writer in kept + new:
             writer.close()
         assert await server.process.ended() == 0
         stored = database.execute("SELECT count(*) FROM tasks")[0][0]
-    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    failures = [response for response in responses if isinstance(response, BaseException)]
     report(
         kept=CLIENTS,
         in_the_backlog=CLIENTS,
-        lost_on_kept=sum(isinstance(answer, BaseException) for answer in answers[:CLIENTS]),
-        lost_in_the_backlog=sum(isinstance(answer, BaseException) for answer in answers[CLIENTS:]),
+        lost_on_kept=sum(isinstance(response, BaseException) for response in responses[:CLIENTS]),
+        lost_in_the_backlog=sum(isinstance(response, BaseException) for response in responses[CLIENTS:]),
         stored=stored,
     )
     assert not failures
-    assert all(answer == (201, "close") for answer in answers)
+    assert all(response == (201, "close") for response in responses)
     assert stored == 2 * CLIENTS
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, str]:
-    """Return an answer's status and what it says of the connection."""
+    """Return an response's status and what it says of the connection."""
     async with asyncio.timeout(20):
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in lines[1:])}
@@ -242,7 +242,7 @@ async def test_a_long_list_is_sent_to_its_end_and_its_client_may_ask_once_more(
                 await asyncio.sleep(0.01)
         body = await read_until(connection.reader, b"]}\r\n0\r\n\r\n")
         assert body.count(b'"user_id"') == LONG
-        # The answer did not say that the connection would be closed.
+        # The response did not say that the connection would be closed.
         await connection.send(head("GET", "/health"))
         assert (await connection.read_answer()).headers["Connection"] == "close"
         assert await server.process.ended() == 0
@@ -301,7 +301,7 @@ async def test_requests_that_outlive_the_time_to_finish_are_cut_and_logged(
     lines = {line["request_id"]: line for line in server.events("request")}
     report(in_flight=len(cuts), end_after_ms=round(1000 * ended))
     assert sum(len(client.cut) for client in clients) == len(cuts) == CLIENTS
-    assert not any(client.answers for client in clients)
+    assert not any(client.responses for client in clients)
     for cut in cuts:
         assert (cut["level"], cut["method"], cut["route"]) == ("error", "POST", "/api/tasks")
         assert lines[cut["request_id"]]["status"] == 499
@@ -315,7 +315,7 @@ async def test_the_first_process_of_a_container_ends_while_it_looks_up_its_datab
     settings = {"DATABASE_URL": f"postgresql://someone@{NAME}/todo", "DATABASE_TIMEOUT_SECONDS": "0.2"}
     first = (*container(tmp_path), *RUN, *command)
     async with started(*first, folder=tmp_path, environment=environment | settings) as process:
-        assert (await process.wait_for("waiting_for_database"))["reason"] == f"no answer in time from {NAME}"
+        assert (await process.wait_for("waiting_for_database"))["reason"] == f"no response in time from {NAME}"
         async with asyncio.timeout(1):
             assert await process.stop() == (128 + signal.SIGTERM if command else 0)
     assert process.stderr == ""

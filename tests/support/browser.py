@@ -19,7 +19,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
-from tests.support.client import Answer
+from tests.support.client import Response
 from tests.support.processes import PATIENCE_SECONDS, free_port
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ class Frontend:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._page.evaluate(f"values => {function}(...values)", arguments)
 
-    async def call(self, function: str, *arguments: Any) -> Answer:
-        """Return an answer as far as the page may read it."""
-        answer = await self.evaluate(function, *arguments)
-        return Answer(answer["status"], HTTPHeaders(answer["headers"]), answer["body"])
+    async def call(self, function: str, *arguments: Any) -> Response:
+        """Return an response as far as the page may read it."""
+        response = await self.evaluate(function, *arguments)
+        return Response(response["status"], HTTPHeaders(response["headers"]), response["body"])
 
 
 class Docs:
@@ -155,12 +155,12 @@ class Docs:
         if body is not None:
             await block.locator(".body-param__text").fill(json.dumps(body))
         await block.locator(".execute").click()
-        answer = self.answer(operation).locator(".live-responses-table .response")
-        status = await answer.locator(".response-col_status").inner_text()
-        shown = await answer.locator(".highlight-code code").first.inner_text()
+        response = self.response(operation).locator(".live-responses-table .response")
+        status = await response.locator(".response-col_status").inner_text()
+        shown = await response.locator(".highlight-code code").first.inner_text()
         return int(status), json.loads(shown)
 
-    def answer(self, operation: str) -> Locator:
+    def response(self, operation: str) -> Locator:
         """Return where the page shows what it has sent and what came back."""
         return self.page.locator(f"[id$='-{operation}'] .responses-inner > div").first
 
@@ -198,13 +198,13 @@ class ProxyHandler(RequestHandler):
             decompress_response=False,
             request_timeout=PATIENCE_SECONDS,
         )
-        answer = await SimpleAsyncHTTPClient().fetch(request, raise_error=False)
+        response = await SimpleAsyncHTTPClient().fetch(request, raise_error=False)
         self.clear()
         self.clear_header("Server")
-        self.set_status(answer.code)
-        for name, value in answer.headers.get_all():
+        self.set_status(response.code)
+        for name, value in response.headers.get_all():
             self.set_header(name, value)
-        await self.finish(answer.body or None)
+        await self.finish(response.body or None)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""An HTTP client that holds every answer against the OpenAPI document and against what every answer must carry."""
+"""An HTTP client that validates every response against the OpenAPI document and the headers that every response has."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Document:
             for method, operation in operations.items()
         ]
 
-    def check(self, method: str, path: str, answer: Answer) -> None:
+    def check(self, method: str, path: str, response: Response) -> None:
         """Check that a documented operation answers with a documented status, its headers and its body."""
         for pattern, known_method, responses in self._operations:
             if pattern.fullmatch(path.partition("?")[0]) and method == known_method:
-                response = responses.get(str(answer.status))
-                assert response, f"the document has no response {answer.status} of {method} {path}: {answer.body}"
-                assert set(response["headers"]) - OPTIONAL_HEADERS <= {
-                    name for name in HEADERS if name in answer.headers
+                documented = responses.get(str(response.status))
+                assert documented, f"the document has no response {response.status} of {method} {path}: {response.body}"
+                assert set(documented["headers"]) - OPTIONAL_HEADERS <= {
+                    name for name in HEADERS if name in response.headers
                 }
-                content = response.get("content")
-                assert (answer.body is None) == (content is None)
+                content = documented.get("content")
+                assert (response.body is None) == (content is None)
                 if content is not None:
                     reference = NAME + content["application/json"]["schema"]["$ref"]
-                    Draft202012Validator({"$ref": reference}, registry=self._registry).validate(answer.body)
+                    Draft202012Validator({"$ref": reference}, registry=self._registry).validate(response.body)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ PATHS = [Paths.of(TODO), Paths.of(TASKS)]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A checked answer; ``body`` is its JSON, None for an empty one."""
+class Response:
+    """A checked response; ``body`` is its JSON, None for an empty one."""
 
     status: int
     headers: HTTPHeaders
@@ -126,15 +126,15 @@ class Client:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> Answer:
-        """Send a request, with ``value`` as its JSON body or ``body`` as it is, and check the answer's form."""
+    ) -> Response:
+        """Send a request, with ``value`` as its JSON body or ``body`` as it is, and check the response's form."""
         sent = dict(headers or {})
         if value is not ...:
             body = json.dumps(value).encode()
             sent.setdefault("Content-Type", "application/json")
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        response = await self._http.fetch(
+        received = await self._http.fetch(
             HTTPRequest(
                 f"http://127.0.0.1:{self.port}{path}",
                 method,
@@ -147,14 +147,14 @@ class Client:
             ),
             raise_error=False,
         )
-        answer = check(method, response.code, response.headers, response.body or b"")
+        response = check(method, received.code, received.headers, received.body or b"")
         if self._document is not None:
-            self._document.check(method, path, answer)
-        return answer
+            self._document.check(method, path, response)
+        return response
 
 
-def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Answer:
-    """Check what every answer of the server must be, and return it."""
+def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Response:
+    """Check what every response of the server must be, and return it."""
     assert headers["X-Request-ID"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Vary"] == "Origin"
@@ -163,7 +163,7 @@ def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Answer
     assert headers.get("Server") in (None, "nginx")  # a proxy in front names itself; we do not
     if method == "HEAD" or status in (204, 304):
         assert body == b""
-        return Answer(status, headers, None)
+        return Response(status, headers, None)
     assert headers["Content-Type"] == "application/json"
     if headers.get("Transfer-Encoding") != "chunked":
         assert int(headers["Content-Length"]) == len(body)
@@ -172,7 +172,7 @@ def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Answer
         assert ERROR.is_valid(value), value
         assert headers["Cache-Control"] == "no-store"
         assert "ETag" not in headers
-    return Answer(status, headers, value)
+    return Response(status, headers, value)
 
 
 @dataclass(frozen=True)
@@ -187,25 +187,25 @@ class Person:
     @classmethod
     async def register(cls, client: Client, name: str) -> Person:
         email = client.new_email(name)
-        answer = await client.request("POST", PATHS[0].register, {"email": email, "password": PASSWORD})
-        assert answer.status == 201
-        return cls(client, answer.body["user"]["id"], email, answer.body["token"])
+        response = await client.request("POST", PATHS[0].register, {"email": email, "password": PASSWORD})
+        assert response.status == 201
+        return cls(client, response.body["user"]["id"], email, response.body["token"])
 
     async def request(
         self, method: str, path: str, value: Any = ..., *, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         return await self.client.request(method, path, value, token=self.token, headers=headers)
 
     async def create(self, paths: Paths, title: str = "Buy groceries", **values: Any) -> dict[str, Any]:
         """Make a task and return it."""
-        answer = await self.request("POST", paths.tasks, {"title": title, **values})
-        assert answer.status == 201
-        task: dict[str, Any] = answer.body["task"]
+        response = await self.request("POST", paths.tasks, {"title": title, **values})
+        assert response.status == 201
+        task: dict[str, Any] = response.body["task"]
         return task
 
     async def list(self, paths: Paths) -> list[dict[str, Any]]:
         """Return the tasks that a list without a query shows."""
-        answer = await self.request("GET", paths.tasks)
-        assert answer.status == 200
-        tasks: list[dict[str, Any]] = answer.body["tasks"]
+        response = await self.request("GET", paths.tasks)
+        assert response.status == 200
+        tasks: list[dict[str, Any]] = response.body["tasks"]
         return tasks

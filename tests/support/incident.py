@@ -21,7 +21,7 @@ from tests.support.processes import Gate, serving, writes_locked
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.client import Answer
+    from tests.support.client import Response
     from tests.support.processes import Process
 
     Lines = list[dict[str, Any]]
@@ -47,18 +47,18 @@ class Day:
     both: list[tuple[Process, Client]]
     done: list[tuple[str, int]] = field(default_factory=list)
 
-    async def send(self, method: str, path: str, value: Any = ..., *, server: int = 0, **options: Any) -> Answer:
+    async def send(self, method: str, path: str, value: Any = ..., *, server: int = 0, **options: Any) -> Response:
         """Send a request, and note its route and status."""
-        answer = await self.both[server][1].request(method, path, value, **options)
-        self.done.append((f"{method} {'null' if path == '/no/such/path' else path}", answer.status))
-        return answer
+        response = await self.both[server][1].request(method, path, value, **options)
+        self.done.append((f"{method} {'null' if path == '/no/such/path' else path}", response.status))
+        return response
 
     async def log_in(self, statuses: str, email: str | None, address: str = ATTACKER) -> None:
         """Try wrong passwords, of an account or of new ones, that are answered so."""
         for status in statuses.split():
             value = {"email": email or Client.new_email("nobody"), "password": "Wrong-password-1"}
-            answer = await self.send("POST", PATH.login, value, headers={"X-Forwarded-For": address})
-            assert answer.status == int(status)
+            response = await self.send("POST", PATH.login, value, headers={"X-Forwarded-For": address})
+            assert response.status == int(status)
 
 
 def token(key: str = SECRET, **claims: Any) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.support.client import Answer
+    from tests.support.client import Response
     from tests.support.processes import Process
 
 LIMIT = 5
@@ -30,7 +30,7 @@ class Servers:
 
     both: list[tuple[Process, Client]]
 
-    async def attempt(self, server: int, address: str) -> Answer:
+    async def attempt(self, server: int, address: str) -> Response:
         """Log in as nobody, from an address."""
         value = {"email": Client.new_email("nobody"), "password": PASSWORD}
         _, client = self.both[server % 2]
@@ -38,8 +38,8 @@ class Servers:
 
     async def let_in(self, address: str) -> Counter[int]:
         """Return the statuses of many attempts at once on both."""
-        answers = await asyncio.gather(*(self.attempt(i, address) for i in range(8 * LIMIT)))
-        return Counter(answer.status for answer in answers)
+        responses = await asyncio.gather(*(self.attempt(i, address) for i in range(8 * LIMIT)))
+        return Counter(response.status for response in responses)
 
     def events(self, name: str) -> list[list[dict[str, Any]]]:
         """Return what each process says of its Redis being ``unavailable`` or ``recovered``."""

@@ -1,4 +1,4 @@
-"""A load generator that keeps every request and every answer, so that what is lost is the difference of two sets."""
+"""A load generator that keeps every request and every response, so that what is lost is the difference of two sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Outcome:
-    """A request and what became of it; without a status there was no answer."""
+    """A request and what became of it; without a status there was no response."""
 
     name: str
     seconds: float
@@ -93,7 +93,7 @@ class RetryingCaller(Caller):
     retries = 0
 
     async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
-        """Send a request until its answer is 201."""
+        """Send a request until its response is 201."""
         self.lines = [f"Idempotency-Key: {name.replace(' ', '-')}"]
         while (outcome := await super().call(method, path, value, name)).status != 201:
             assert outcome.status in (None, 500), outcome

@@ -14,7 +14,7 @@ from tests.support.client import check
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from tests.support.client import Answer, Client
+    from tests.support.client import Client, Response
 
 PATIENCE_SECONDS = 10
 
@@ -48,12 +48,12 @@ class Connection:
             await self.writer.drain()
 
     async def read_head(self) -> bytes:
-        """Return an answer's status line and headers."""
+        """Return an response's status line and headers."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.readuntil(b"\r\n\r\n")
 
-    async def read_answer(self, method: str = "GET") -> Answer:
-        """Return the next answer, checked."""
+    async def read_answer(self, method: str = "GET") -> Response:
+        """Return the next response, checked."""
         start_line, _, lines = (await self.read_head()).decode().partition("\r\n")
         headers = HTTPHeaders.parse(lines)
         length = 0 if method == "HEAD" else int(headers.get("Content-Length", "0"))

@@ -40,7 +40,7 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     async def start(self) -> None:
-        """Start the server, and return when it answers."""
+        """Start the server, and return when it responses."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 self.programs / "postgres",
@@ -73,7 +73,7 @@ class Postgres:
         self._process = None
 
     def freeze(self) -> None:
-        """Let the server accept connections and never answer."""
+        """Let the server accept connections and never response."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
