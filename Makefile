@@ -6,7 +6,7 @@ PIP = .venv/bin/python $(INSTALL)
 IN_TWO = --numprocesses=2 --dist=loadfile
 TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-.PHONY: help run test coverage e2e faults bench check dist lock schema
+.PHONY: help run test coverage e2e faults bench check dist lock schema conformance
 
 help:
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,9 @@ lock: .venv/check ## write requirements.txt anew from setup.cfg
 
 schema: .venv/run ## write sql/schema.sql anew from the migrations
 	.venv/bin/alembic upgrade head --sql > sql/schema.sql
+
+conformance: .venv/test ## write the test files into docs/conformance.md anew from the tests' markers
+	.venv/bin/python -m tests.support.conformance
 
 .env:
 	@sed "s/^BETTER_AUTH_SECRET=$$/&$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')/" .env.example > .env

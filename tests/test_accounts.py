@@ -49,6 +49,7 @@ def password_message(paths: Paths, keyword: str) -> str:
     return message
 
 
+@pytest.mark.requirement("FR-007", "FR-012", "TM-T11", "TM-F1")
 async def test_a_new_account_gets_a_token_that_works_at_once(client: Client, paths: Paths) -> None:
     email = new_email()
     response = await register(client, paths, email)
@@ -62,6 +63,7 @@ async def test_a_new_account_gets_a_token_that_works_at_once(client: Client, pat
         assert (listed.status, listed.body["tasks"]) == (200, [])
 
 
+@pytest.mark.requirement("FR-013", "FR-017", "TM-T12", "TM-F4")
 async def test_an_account_of_one_contract_logs_in_through_both(client: Client, paths: Paths) -> None:
     email = new_email()
     user = (await register(client, paths, email)).body["user"]
@@ -72,6 +74,7 @@ async def test_an_account_of_one_contract_logs_in_through_both(client: Client, p
         assert (await client.request("GET", paths.tasks, token=response.body["token"])).status == 200
 
 
+@pytest.mark.requirement("FR-009", "TM-F2")
 async def test_an_email_is_taken_in_any_case_and_through_both_contracts(client: Client, paths: Paths) -> None:
     email = new_email()
     assert (await register(client, paths, email)).status == 201
@@ -98,6 +101,7 @@ async def test_a_domain_is_the_same_in_unicode_and_in_punycode(client: Client, p
     assert (await log_in(client, paths, f"{local}@xn--bcher-kva.example")).status == 200
 
 
+@pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize(
     "address",
     [
@@ -116,6 +120,7 @@ async def test_addresses_that_people_have_are_accepted(client: Client, paths: Pa
     assert (response.status, response.body["user"]["email"]) == (201, email)
 
 
+@pytest.mark.requirement("FR-008", "TM-F2")
 @on_one_database
 @pytest.mark.parametrize(
     "email",
@@ -165,6 +170,7 @@ async def test_an_email_has_at_most_254_characters(client: Client, paths: Paths)
     assert (await log_in(client, paths, email.replace(".de", ".com"))).status == 401
 
 
+@pytest.mark.requirement("FR-008")
 @pytest.mark.parametrize("form", [" {}", "{} ", "\t\r\n {} \v\f"])
 async def test_an_email_is_trimmed(client: Client, paths: Paths, form: str) -> None:
     email = new_email()
@@ -189,6 +195,7 @@ async def test_an_endless_email_is_refused_without_delay(client: Client, paths: 
         assert time.process_time() - started < 0.2
 
 
+@pytest.mark.requirement("FR-008", "TM-F3")
 @on_one_database
 async def test_a_password_has_eight_characters_of_any_script(client: Client, paths: Paths) -> None:
     for short in ("", "Aa1", "Aa1-xyz", "Aa1😀😀😀😀"):
@@ -200,6 +207,7 @@ async def test_a_password_has_eight_characters_of_any_script(client: Client, pat
     assert (await log_in(client, paths, email, "Aa1😀😀😀😀😀")).status == 200
 
 
+@pytest.mark.requirement("TM-F3")
 @on_one_database
 @pytest.mark.parametrize("password", ["no-upper-case-1", "NO-LOWER-CASE-1", "No-digit-in-it", "        ", "12345678"])
 async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
@@ -214,6 +222,7 @@ async def test_only_the_tasks_contract_asks_for_a_mix_of_characters(
         assert response.body["details"] == [{"field": "password", "message": message}]
 
 
+@pytest.mark.requirement("FR-008")
 @on_one_database
 @pytest.mark.parametrize(("longest", "one_more"), [("x" * 69, "x"), ("ä" * 34 + "x", "x"), ("😀" * 17 + "x", "ä")])
 async def test_a_password_over_72_bytes_is_refused_and_never_cut(
@@ -229,6 +238,7 @@ async def test_a_password_over_72_bytes_is_refused_and_never_cut(
     assert (response.status, response.error) == (401, INVALID_CREDENTIALS)
 
 
+@pytest.mark.requirement("FR-014")
 async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> None:
     email, password = new_email(), " Correct horse 7 \t"
     assert (await register(client, paths, email, password)).status == 201
@@ -237,6 +247,7 @@ async def test_a_password_is_taken_as_typed(client: Client, paths: Paths) -> Non
         assert (await log_in(client, paths, email, other)).status == 401
 
 
+@pytest.mark.requirement("FR-008")
 @on_one_database
 @pytest.mark.parametrize(
     "password",
@@ -278,6 +289,7 @@ async def test_an_endless_password_is_refused_without_delay(client: Client, path
         assert time.process_time() - started < 0.5
 
 
+@pytest.mark.requirement("FR-014", "FR-015")
 async def test_every_wrong_credential_gets_the_same_answer(client: Client, alice: Person, paths: Paths) -> None:
     for email, password in (
         (alice.email, PASSWORD + "x"),
@@ -330,6 +342,7 @@ async def test_an_email_or_a_password_with_a_nul_or_half_a_pair_is_refused(
         assert response.status in (400, paths.contract.not_json_status)
 
 
+@pytest.mark.requirement("FR-007", "FR-013", "FR-053")
 @on_one_database
 @pytest.mark.parametrize(
     ("body", "messages"),
@@ -375,6 +388,7 @@ async def test_fields_that_nobody_asked_for_are_ignored(client: Client, paths: P
     assert (await client.request("POST", paths.login, body)).status == 200
 
 
+@pytest.mark.requirement("FR-010", "TM-T7")
 @pytest.mark.parametrize(
     "rounds",
     [
@@ -422,6 +436,7 @@ async def stored(services: Services, user: User) -> User:
     return found
 
 
+@pytest.mark.requirement("FR-015")
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
 @pytest.mark.parametrize("cost", [4, 6])
 @pytest.mark.settings(BCRYPT_ROUNDS="5")
@@ -467,6 +482,7 @@ async def test_a_login_succeeds_though_its_hash_cannot_be_renewed(
     assert (await stored(services, user)).password_hash.startswith("$2b$04$")
 
 
+@pytest.mark.requirement("FR-015")
 @pytest.mark.settings(BCRYPT_ROUNDS="8")
 async def test_every_wrong_credential_takes_as_long(
     client: Client, alice: Person, services: Services, paths: Paths
@@ -501,6 +517,7 @@ async def test_every_wrong_credential_takes_as_long(
         assert 0.5 < median(taken) / usual < 2, name
 
 
+@pytest.mark.requirement("FR-009")
 async def test_of_fifty_registrations_at_once_one_wins(client: Client) -> None:
     email = new_email()
     spellings = (email, email.upper(), email.title(), email.swapcase())

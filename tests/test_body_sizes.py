@@ -56,6 +56,7 @@ async def test_a_body_may_be_as_long_as_the_limit(alice: Person, limit: int) -> 
             assert (await connection.read_answer()).status == status
 
 
+@pytest.mark.requirement("SC-010")
 @limits
 async def test_a_longer_body_is_refused_though_it_is_sent(alice: Person, limit: int) -> None:
     length, origin = f"Content-Length: {5 * limit}", f"Origin: {ORIGIN}"
@@ -67,6 +68,7 @@ async def test_a_longer_body_is_refused_though_it_is_sent(alice: Person, limit: 
         assert (await connection.read_answer()).status == 200
 
 
+@pytest.mark.requirement("EC-5")
 async def test_a_longer_body_is_refused_before_it_is_sent(alice: Person, http_server: Server) -> None:
     length, origin = f"Content-Length: {10**12}", f"Origin: {ORIGIN}"
     for path in (TASKS, REGISTER, LOGIN):
@@ -118,6 +120,7 @@ async def test_who_was_told_to_go_on_and_sends_too_much_is_refused_too(alice: Pe
         assert_too_large(await connection.read_answer())
 
 
+@pytest.mark.requirement("EC-5")
 @limits
 async def test_a_body_of_unknown_length_is_refused_where_it_exceeds_the_limit(alice: Person, limit: int) -> None:
     lines = ("Transfer-Encoding: chunked", f"Origin: {ORIGIN}")

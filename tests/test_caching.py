@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.support.client import Paths, Person
 
 
+@pytest.mark.requirement("TM-T3")
 @pytest.mark.parametrize("path", ["{tasks}", "{tasks}?page=1", "{tasks}/{id}"])
 async def test_what_is_unchanged_is_not_sent_again(alice: Person, paths: Paths, path: str) -> None:
     task = await alice.create(paths)
@@ -35,6 +36,7 @@ async def test_what_is_unchanged_is_not_sent_again(alice: Person, paths: Paths, 
     assert response.headers["ETag"] != etag
 
 
+@pytest.mark.requirement("SC-003")
 async def test_a_kept_answer_is_of_no_use_to_a_stranger(alice: Person, bob: Person, paths: Paths) -> None:
     path = f"{paths.tasks}/{(await alice.create(paths))['id']}"
     etag = (await alice.request("GET", path)).headers["ETag"]

@@ -256,6 +256,7 @@ def faults() -> list[str]:
     return raised.value.lines
 
 
+@pytest.mark.requirement("FR-010", "FR-060")
 def test_settings_that_are_not_given_have_their_defaults() -> None:
     assert Config.from_environment() == Config(
         database_url="sqlite:///todo.db",
@@ -278,6 +279,7 @@ def test_settings_that_are_not_given_have_their_defaults() -> None:
     )
 
 
+@pytest.mark.requirement("FR-060")
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, values in ACCEPTED.items() for text in values])
 def test_a_good_value_of_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv("TRUSTED_PROXY_HOPS", "1")  # REQUIRE_HTTPS needs it
@@ -285,6 +287,7 @@ def test_a_good_value_of_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch, 
     assert getattr(Config.from_environment(), name.lower()) == ACCEPTED[name][text]
 
 
+@pytest.mark.requirement("FR-048")
 @pytest.mark.parametrize(
     "url",
     [
@@ -384,6 +387,7 @@ def test_https_cannot_be_required_without_a_trusted_proxy(
     assert Config.from_environment().require_https
 
 
+@pytest.mark.requirement("TM-T4")
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_required_setting_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
@@ -451,6 +455,7 @@ def test_a_variable_in_a_value_of_the_file_is_refused(monkeypatch: pytest.Monkey
     assert Config.from_environment().host == f"{SECRET}$"
 
 
+@pytest.mark.requirement("FR-061")
 def test_every_fault_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, texts in REFUSED.items():
         monkeypatch.setenv(name, texts[1])

@@ -1,14 +1,12 @@
-"""docs/conformance.md names every requirement of the specifications once, and tests that there are."""
+"""docs/conformance.md has each requirement of the specifications once, with the test files that show it."""
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
-PROJECT = Path(__file__).parent.parent
-LINES = (PROJECT / "docs" / "conformance.md").read_text("utf-8").splitlines()
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES if re.match(r"\| [A-Z]{2}-", line)]
+from tests.support.conformance import PAGE, ROW, page_with_tests, files_by_requirement
+from tests.support.processes import PROJECT
+
 REQUIREMENTS = [
     *(f"FR-{number:03}" for number in range(1, 63)),
     *(f"SC-{number:03}" for number in range(1, 11)),
@@ -16,30 +14,25 @@ REQUIREMENTS = [
     *(f"TM-T{number}" for number in range(1, 20)),
     *(f"TM-F{number}" for number in range(1, 19)),
 ]
+TEXT = PAGE.read_text("utf-8")
 
 
-def test_every_requirement_has_one_row() -> None:
-    assert [row[0] for row in ROWS] == REQUIREMENTS
+def test_the_page_has_one_row_per_requirement() -> None:
+    assert [match[1] for match in ROW.finditer(TEXT)] == REQUIREMENTS
 
 
-def test_every_row_names_its_tests_or_says_that_there_is_none() -> None:
-    for requirement, _, shown_by in ROWS:
-        assert ("::" in shown_by) != ("No test:" in shown_by), requirement
+def test_the_page_lists_the_marked_tests() -> None:
+    assert page_with_tests(TEXT) == TEXT, "run make conformance"
 
 
-def test_every_named_test_exists() -> None:
-    for requirement, _, shown_by in ROWS:
-        names = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", shown_by)
-        assert len(names) == shown_by.count("::"), requirement
-        for path, name in names:
-            module = ast.parse((PROJECT / path).read_text("utf-8"))
-            functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-            assert name in functions, requirement
+def test_each_requirement_has_a_marked_test_or_says_that_it_has_none() -> None:
+    marked = files_by_requirement()
+    assert marked.keys() <= set(REQUIREMENTS)
+    for match in ROW.finditer(TEXT):
+        assert (match[1] in marked) != ("No test:" in match[3]), match[1]
 
 
-def test_every_requirement_that_the_code_names_has_a_row() -> None:
-    files = [*(PROJECT / "server").rglob("*.py"), *(PROJECT / "tests").glob("*.py")]
-    files += [file for folder in ("e2e", "faults") for file in (PROJECT / "tests" / folder).glob("*.py")]
-    for file in files:
+def test_each_requirement_named_in_the_code_exists() -> None:
+    for file in [*(PROJECT / "server").rglob("*.py"), *(PROJECT / "tests").rglob("*.py")]:
         named = re.findall(r"\b(?:FR|SC|EC|TM)[- ][TF]?\d+", file.read_text("utf-8"))
         assert set(named) <= set(REQUIREMENTS), file

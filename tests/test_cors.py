@@ -36,6 +36,7 @@ def assert_closed(response: Response) -> None:
     assert [name for name in response.headers if name.lower().startswith("access-control-")] == []
 
 
+@pytest.mark.requirement("FR-049", "FR-050", "FR-059", "TM-F11")
 @pytest.mark.settings(MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="3/minute")
 async def test_the_frontend_may_read_every_kind_of_answer(alice: Person, bob: Person, paths: Paths) -> None:
     item = f"{paths.tasks}/{(await alice.create(paths))['id']}"
@@ -72,6 +73,7 @@ async def test_the_frontend_may_read_every_kind_of_answer(alice: Person, bob: Pe
         assert_open(response)
 
 
+@pytest.mark.requirement("FR-050", "FR-059", "EC-4", "TM-F11", "TM-F14")
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
 async def test_the_frontend_may_read_that_the_database_is_away(
     client: Client, services: Services, paths: Paths
@@ -91,6 +93,7 @@ async def test_the_frontend_may_read_that_the_database_is_away(
     assert_open(response)
 
 
+@pytest.mark.requirement("FR-056")
 @pytest.mark.parametrize(
     "origin",
     [
@@ -117,6 +120,7 @@ async def test_another_origin_gets_no_cors_header(client: Client, origin: str) -
         assert_closed(await client.request("GET", path, headers={"Origin": origin}))
 
 
+@pytest.mark.requirement("FR-057", "FR-058", "FR-059")
 @pytest.mark.parametrize("pattern", [*PATTERNS, "/nowhere", "/api/task/x?y"])
 async def test_a_preflight_request_of_the_frontend_is_allowed_on_any_path(client: Client, pattern: str) -> None:
     response = await client.request("OPTIONS", path_of(pattern), headers=PREFLIGHT)
@@ -214,6 +218,7 @@ async def test_without_an_origin_nobody_is_named(client: Client) -> None:
     assert_closed(response)
 
 
+@pytest.mark.requirement("FR-056")
 @pytest.mark.settings(FRONTEND_URL="http://a.example, https://b.example:8443/,http://[::1]:3000")
 async def test_each_of_several_origins_is_answered_with_itself(client: Client) -> None:
     for origin in ("http://a.example", "https://b.example:8443", "http://[::1]:3000"):

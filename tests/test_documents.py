@@ -65,6 +65,7 @@ def test_the_defaults_of_settings_are_the_documented_ones(monkeypatch: pytest.Mo
     assert Config.from_environment() == defaults
 
 
+@pytest.mark.requirement("FR-050")
 def test_every_error_is_in_the_table_of_errors() -> None:
     documented = {(status, cells[1].strip("`")) for cells in ROWS for status in cells[0].split(", ")}
     vocabulary = [

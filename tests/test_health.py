@@ -15,6 +15,7 @@ def outcome(response: Response) -> tuple[int, str]:
     return response.status, response.error
 
 
+@pytest.mark.requirement("FR-062")
 async def test_the_process_is_alive_and_can_work(client: Client) -> None:
     for path, body in (("/health", {"status": "healthy"}), ("/health/ready", {"status": "ready"})):
         response = await client.request("GET", path)
@@ -22,6 +23,7 @@ async def test_the_process_is_alive_and_can_work(client: Client) -> None:
         assert response.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.requirement("FR-062")
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
 async def test_without_its_database_it_is_alive_but_not_ready(client: Client) -> None:
     assert (await client.request("GET", "/health")).status == 200

@@ -21,6 +21,7 @@ HTTPS = {"X-Forwarded-Proto": "https"}
 https_required = pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1")
 
 
+@pytest.mark.requirement("TM-T10")
 @https_required
 @pytest.mark.parametrize("proto", ["http", "HTTP", " http ", "https, http", "https,http"])
 async def test_plain_http_is_refused(client: Client, services: Services, proto: str) -> None:
@@ -31,6 +32,7 @@ async def test_plain_http_is_refused(client: Client, services: Services, proto: 
         assert HSTS not in response.headers
 
 
+@pytest.mark.requirement("TM-T10")
 @https_required
 @pytest.mark.parametrize("headers", [HTTPS, {"X-Forwarded-Proto": "http, https"}, {}])
 async def test_everybody_else_is_told_to_stay_with_https(

@@ -34,6 +34,7 @@ async def work(person: Person, stranger: Person, paths: Paths, shared: list[str]
         assert {task["user_id"] for task in await person.list(paths)} <= {person.id}
 
 
+@pytest.mark.requirement("FR-026", "SC-003")
 async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
     alice: Person, bob: Person, paths: Paths
 ) -> None:
@@ -45,6 +46,7 @@ async def test_two_users_hammering_every_verb_never_see_each_others_tasks(
         assert {task["title"] for task in await person.list(paths)} <= {person.id}
 
 
+@pytest.mark.requirement("FR-033", "FR-040", "TM-F6")
 async def test_a_strangers_task_is_denied_and_untouched(alice: Person, bob: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for method, body in (("GET", ...), ("PUT", {"title": "Bob was here"}), ("DELETE", ...)):
@@ -54,6 +56,7 @@ async def test_a_strangers_task_is_denied_and_untouched(alice: Person, bob: Pers
     assert await bob.list(paths) == []
 
 
+@pytest.mark.requirement("EC-2")
 async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(
     alice: Person, bob: Person, services: Services, paths: Paths
 ) -> None:
@@ -68,6 +71,7 @@ async def test_a_task_given_away_in_the_database_is_its_new_owners_alone(
     assert await bob.list(paths) == [{**task, "user_id": bob.id}]
 
 
+@pytest.mark.requirement("FR-019")
 @pytest.mark.parametrize("name", ["user_id", "owner", "user"])
 async def test_no_query_parameter_names_another_user(alice: Person, bob: Person, paths: Paths, name: str) -> None:
     task = await alice.create(paths)

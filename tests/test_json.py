@@ -32,6 +32,7 @@ def outcome(response: Response) -> tuple[int, str]:
     return response.status, response.error
 
 
+@pytest.mark.requirement("SC-010", "EC-6", "TM-T8")
 @on_one_database
 @pytest.mark.parametrize(
     "body",
@@ -127,6 +128,7 @@ def test_no_body_holds_the_event_loop(name: str) -> None:
         assert min(seconds(schema) for _ in range(3)) < 0.03
 
 
+@pytest.mark.requirement("FR-053")
 @on_one_database
 @pytest.mark.parametrize("value", [None, True, 1, -0.5, "x", "", [], [{"title": "x"}]])
 async def test_json_that_is_no_object_breaks_the_schema(alice: Person, paths: Paths, value: object) -> None:

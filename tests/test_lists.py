@@ -31,6 +31,7 @@ async def create_some(person: Person, paths: Paths, count: int) -> list[dict[str
     return [await person.create(paths, f"Task {number}") for number in range(count)][::-1]
 
 
+@pytest.mark.requirement("FR-020", "FR-022", "TM-T13", "TM-F9", "TM-F17")
 async def test_the_newest_come_first_and_each_contract_lists_in_its_own_way(alice: Person, paths: Paths) -> None:
     tasks = await create_some(alice, paths, 21)
     response = await alice.request("GET", paths.tasks)
@@ -43,6 +44,7 @@ async def test_the_newest_come_first_and_each_contract_lists_in_its_own_way(alic
         assert response.body == {"tasks": tasks[:20], "pagination": pagination}
 
 
+@pytest.mark.requirement("FR-021")
 async def test_a_user_without_tasks_gets_an_empty_list(alice: Person, paths: Paths) -> None:
     response = await alice.request("GET", f"{paths.tasks}?page=1")
     pagination = {"page": 1, "per_page": 20, "total": 0, "pages": 0}
@@ -51,6 +53,7 @@ async def test_a_user_without_tasks_gets_an_empty_list(alice: Person, paths: Pat
     assert await alice.list(paths) == []
 
 
+@pytest.mark.requirement("TM-F17")
 @pytest.mark.parametrize(
     ("query", "page", "per_page"),
     [
@@ -83,6 +86,7 @@ NO_PAGES = ["", "0", "-1", "+1", "%2B1", "1.5", "1e1", "0x1", "abc", "%201", "1%
 NO_PAGES += ["%EF%BC%91", "%D9%A1", "%00", "%FF", "1234567890", "0000000001", "1" * 5000]
 
 
+@pytest.mark.requirement("TM-T8")
 async def test_a_page_is_a_whole_number(alice: Person, paths: Paths) -> None:
     for value in NO_PAGES:
         for name in ("page", "per_page"):
@@ -142,6 +146,7 @@ async def test_following_the_links_meets_every_task_once(alice: Person, paths: P
     assert met == tasks
 
 
+@pytest.mark.requirement("FR-022")
 async def test_tasks_of_the_same_moment_are_ordered_by_id(
     alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
@@ -153,12 +158,14 @@ async def test_tasks_of_the_same_moment_are_ordered_by_id(
     assert [task for page in pages for task in page.body["tasks"]] == tasks
 
 
+@pytest.mark.requirement("TM-F9")
 async def test_an_update_does_not_move_a_task_in_the_list(alice: Person, paths: Paths) -> None:
     newer, older = await create_some(alice, paths, 2)
     await alice.request("PUT", f"{paths.tasks}/{older['id']}", {"completed": True})
     assert [task["id"] for task in await alice.list(paths)] == [newer["id"], older["id"]]
 
 
+@pytest.mark.requirement("FR-019", "TM-F6")
 async def test_a_strangers_tasks_are_neither_listed_nor_counted(alice: Person, bob: Person, paths: Paths) -> None:
     tasks = await create_some(alice, paths, 2)
     await create_some(bob, paths, 3)

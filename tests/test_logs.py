@@ -325,6 +325,7 @@ def test_a_request_id_of_the_callers_is_kept(story: Story) -> None:
     assert line["event"] == "request"
 
 
+@pytest.mark.requirement("FR-051", "EC-4", "TM-F13")
 def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> None:
     failures = Counter[str]()
     for _, _, response in story.exchanges:
@@ -346,11 +347,13 @@ def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> Non
     }
 
 
+@pytest.mark.requirement("FR-051", "FR-052")
 def test_a_5xx_says_nothing_of_the_inside(story: Story) -> None:
     bodies = {json.dumps(response.body) for _, _, response in story.exchanges if response.status >= 500}
     assert bodies == {'{"error": "Internal server error"}', '{"error": "Service temporarily unavailable"}'}
 
 
+@pytest.mark.requirement("EC-3")
 def test_security_events_have_their_reason(story: Story) -> None:
     def reasons(event: str) -> set[str]:
         lines = story.process.events(event)

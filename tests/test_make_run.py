@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
+@pytest.mark.requirement("TM-T2")
 async def test_make_run_serves_from_a_fresh_copy_of_the_project(tmp_path: Path) -> None:
     project = tmp_path / "project"
     await copy_project(project)
@@ -61,6 +62,7 @@ async def test_make_says_which_python_it_needs_and_what_is_there(tmp_path: Path)
     assert [line.split()[0] for line in process.stdout.splitlines()] == phony[0].split()
 
 
+@pytest.mark.requirement("TM-T4")
 async def test_each_copy_of_the_project_gets_a_secret_of_its_own(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):

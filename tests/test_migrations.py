@@ -97,6 +97,7 @@ def schema(connection: Connection) -> dict[str, Any]:
     return {row.name: row.definition for row in rows}
 
 
+@pytest.mark.requirement("FR-044", "FR-045", "TM-T18", "TM-T19")
 @pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
 def test_users_and_tasks_have_the_columns_of_the_specification(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
@@ -107,6 +108,7 @@ def test_users_and_tasks_have_the_columns_of_the_specification(empty_url: str, e
     assert definitions["constraint users_pkey"] == definitions["constraint tasks_pkey"] == "PRIMARY KEY (id)"
 
 
+@pytest.mark.requirement("FR-046")
 def test_the_migrations_make_the_tables(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
     with engine.connect() as connection:
@@ -119,6 +121,7 @@ def test_the_migrations_make_the_tables(empty_url: str, engine: Engine) -> None:
 
 
 # SQLAlchemy does not read back an index on an expression of SQLite's; the test of the indexes does.
+@pytest.mark.requirement("FR-044")
 @pytest.mark.filterwarnings("ignore:.*expression-based index")
 def test_the_tables_of_the_code_are_those_of_the_migrations(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
@@ -324,6 +327,7 @@ def test_the_lock_ends_with_its_transaction_so_that_no_pooler_keeps_it(empty_url
         assert connection.scalar(locks) == 0
 
 
+@pytest.mark.requirement("FR-045")
 def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
     with engine.begin() as connection:
@@ -333,6 +337,7 @@ def test_an_email_is_unique_whatever_its_case(empty_url: str, engine: Engine) ->
         add_user(connection, "ALICE@example.com")
 
 
+@pytest.mark.requirement("FR-047", "TM-F18")
 def test_indexes_keep_emails_and_keys_unique_and_a_users_tasks_in_order(empty_url: str, engine: Engine) -> None:
     migrate(empty_url)
     with engine.connect() as connection:
@@ -343,6 +348,7 @@ def test_indexes_keep_emails_and_keys_unique_and_a_users_tasks_in_order(empty_ur
     assert re.match(keys, definitions["tasks_user_id_idempotency_key_key"])
 
 
+@pytest.mark.requirement("EC-8")
 async def test_deleting_a_user_deletes_its_tasks(services: Services, alice: Person, bob: Person) -> None:
     await alice.create(PATHS[0])
     kept = await bob.create(PATHS[0])

@@ -109,6 +109,7 @@ def test_schemas_are_within_what_client_generators_read(document: dict[str, Any]
     assert "Error" not in document["components"]["schemas"]
 
 
+@pytest.mark.requirement("FR-054")
 def test_schemas_are_in_the_document_as_they_are(document: dict[str, Any]) -> None:
     components = document["components"]["schemas"]
     assert len(components) == len(SCHEMAS)

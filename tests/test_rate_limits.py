@@ -62,6 +62,7 @@ either_action = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.requirement("TM-T9")
 @on_one_database
 @either_action
 async def test_attempts_over_the_limit_are_refused(client: Client, paths: Paths, attempt: Attempt, usual: int) -> None:
@@ -190,6 +191,7 @@ async def test_of_many_attempts_at_once_the_limit_gets_through(client: Client, a
 # Per email.
 
 
+@pytest.mark.requirement("TM-T9")
 @behind_a_proxy
 async def test_failed_logins_of_an_email_are_limited_whoever_asks(
     client: Client, alice: Person, bob: Person, paths: Paths

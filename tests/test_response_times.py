@@ -8,6 +8,8 @@ from itertools import chain
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.support.client import Paths, Person
 
@@ -33,11 +35,13 @@ async def use(person: Person, paths: Paths) -> list[float]:
     return seconds
 
 
+@pytest.mark.requirement("SC-001", "TM-F16")
 async def test_nineteen_of_twenty_requests_are_answered_within_200_ms(alice: Person, paths: Paths) -> None:
     seconds = chain.from_iterable(await asyncio.gather(*(use(alice, paths) for _ in range(CLIENTS))))
     assert quantiles(seconds, n=20)[-1] < 0.2
 
 
+@pytest.mark.requirement("SC-004")
 async def test_a_hundred_lists_at_once_are_all_answered(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     responses = await asyncio.gather(*(alice.request("GET", paths.tasks) for _ in range(100)))

@@ -53,6 +53,7 @@ def test_every_route_is_known_to_this_test_and_there_once() -> None:
     assert len(PATTERNS) == len(set(PATTERNS))
 
 
+@pytest.mark.requirement("FR-005", "FR-006", "FR-018", "FR-023", "FR-030", "FR-038")
 @on_one_database
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern not in PUBLIC])
 async def test_nothing_but_the_public_routes_answers_without_a_token(client: Client, pattern: str) -> None:
@@ -64,6 +65,7 @@ async def test_nothing_but_the_public_routes_answers_without_a_token(client: Cli
             assert response.error == "Unauthorized"
 
 
+@pytest.mark.requirement("TM-T3")
 @on_one_database
 @pytest.mark.parametrize("pattern", PATTERNS)
 async def test_any_other_method_is_refused_and_told_which_are_allowed(client: Client, pattern: str) -> None:
@@ -110,6 +112,7 @@ async def test_every_form_of_a_known_path_is_found(alice: Person, path: str) -> 
         assert (await alice.request("GET", f"/tasks/{escaped}")).body["task"] == task
 
 
+@pytest.mark.requirement("TM-T3")
 @on_one_database
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "{tasks}", "{tasks}?page=1", "{tasks}/{id}", "{tasks}/x"])
 async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str) -> None:
@@ -185,6 +188,7 @@ GZIP = {"Content-Encoding": "gzip"}
 WORST = {"Content-Type": "text/plain", "X-Forwarded-Proto": "http"}
 
 
+@pytest.mark.requirement("FR-049", "TM-F12", "TM-F15")
 @on_one_database
 @pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1", MAX_BODY_BYTES="1000", AUTH_RATE_LIMIT="2/minute")
 @pytest.mark.parametrize(
@@ -226,6 +230,7 @@ async def test_of_several_faults_the_first_in_order_is_told(
     assert response.error.startswith(faulty.error)
 
 
+@pytest.mark.requirement("FR-052", "SC-006")
 @on_one_database
 async def test_errors_say_nothing_of_the_inside(client: Client) -> None:
     for method, path in (("GET", "/nowhere"), ("PATCH", "/health"), ("GET", "/tasks")):

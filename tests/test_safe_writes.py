@@ -38,6 +38,7 @@ async def tag(person: Person, item: str) -> str:
 # Idempotency-Key
 
 
+@pytest.mark.requirement("TM-T3")
 async def test_a_repeated_create_returns_its_task_as_it_is_now(alice: Person, paths: Paths) -> None:
     created = await alice.request("POST", paths.tasks, {"title": "Read", "description": None}, headers=KEY)
     assert created.status == 201
@@ -189,6 +190,7 @@ IF_NONE_MATCH = [
 ]
 
 
+@pytest.mark.requirement("TM-T3")
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize(("name", "cases"), [("If-Match", IF_MATCH), ("If-None-Match", IF_NONE_MATCH)])
 async def test_a_write_happens_only_if_its_condition_holds(
@@ -270,6 +272,7 @@ async def test_what_is_missing_or_another_users_comes_before_a_condition(
     assert await alice.list(paths) == [task]
 
 
+@pytest.mark.requirement("EC-1")
 async def test_of_fifty_updates_of_one_tag_at_once_one_is_made(alice: Person, paths: Paths) -> None:
     item = f"{paths.tasks}/{(await alice.create(paths))['id']}"
     headers = {"If-Match": await tag(alice, item)}

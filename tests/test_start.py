@@ -75,6 +75,7 @@ def named(process: Process) -> list[str]:
 # Settings
 
 
+@pytest.mark.requirement("FR-061", "SC-007")
 async def test_missing_settings_are_all_named(tmp_path: Path) -> None:
     cases = [*([name] for name in REQUIRED), REQUIRED]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -139,6 +140,7 @@ async def test_an_unknown_command_is_answered_with_the_usage(tmp_path: Path) -> 
 # Start
 
 
+@pytest.mark.requirement("SC-007")
 async def test_a_server_is_ready_within_ten_seconds(settings: dict[str, str], tmp_path: Path) -> None:
     started_at = time.monotonic()
     async with serving(tmp_path, settings) as (_, client):
@@ -182,6 +184,7 @@ async def test_a_file_that_is_no_database_ends_the_start(tmp_path: Path) -> None
         assert "file is not a database" in line["reason"]
 
 
+@pytest.mark.requirement("TM-F14")
 async def test_a_database_that_comes_late_is_waited_for(empty_postgresql_url: str, tmp_path: Path) -> None:
     gate, port = Gate(empty_postgresql_url, DATABASE_PASSWORD), free_port()
     environment = {**MINIMUM, "DATABASE_URL": gate.url, "PORT": str(port)}

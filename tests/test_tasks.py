@@ -28,6 +28,7 @@ SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"
 WHITESPACE = "".join(letter for letter in map(chr, range(sys.maxunicode)) if letter.isspace())
 
 
+@pytest.mark.requirement("FR-020", "FR-024", "FR-027", "FR-028", "FR-029", "TM-T14")
 async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, paths: Paths) -> None:
     before = datetime.now(UTC)
     response = await alice.request("POST", paths.tasks, {"title": "Buy groceries", "description": "Milk, eggs"})
@@ -47,6 +48,7 @@ async def test_a_new_task_is_open_and_belongs_to_the_tokens_user(alice: Person, 
     }
 
 
+@pytest.mark.requirement("FR-055")
 @pytest.mark.parametrize("time_zone", ["UTC", "Asia/Kolkata"])
 @pytest.mark.parametrize("microsecond", [0, 1, 120_000, 999_999])
 async def test_times_are_utc_with_microseconds_whatever_the_clock_and_the_database_show(
@@ -61,6 +63,7 @@ async def test_times_are_utc_with_microseconds_whatever_the_clock_and_the_databa
     assert await alice.list(PATHS[0]) == [task]
 
 
+@pytest.mark.requirement("FR-026", "FR-027")
 @pytest.mark.parametrize(
     ("field", "value"), [("user_id", SOME_ID), ("completed", True), ("id", SOME_ID), ("nonsense", [1])]
 )
@@ -73,16 +76,19 @@ async def test_fields_that_are_not_the_clients_to_set_are_ignored(
     assert task.get(field) != value
 
 
+@pytest.mark.requirement("FR-024")
 async def test_without_a_description_it_is_null(alice: Person, paths: Paths) -> None:
     assert (await alice.create(paths))["description"] is None
     assert (await alice.create(paths, description=None))["description"] is None
     assert (await alice.create(paths, description=""))["description"] == ""
 
 
+@pytest.mark.requirement("FR-025")
 async def test_a_title_is_stored_trimmed(alice: Person, paths: Paths) -> None:
     assert (await alice.create(paths, "\u2003 Buy milk\t\n"))["title"] == "Buy milk"
 
 
+@pytest.mark.requirement("FR-025", "TM-F8")
 @on_one_database
 @pytest.mark.parametrize(
     "body", [{}, {"title": None}, {"title": ""}, {"title": " \t\u2003"}, {"title": WHITESPACE}, {"description": "x"}]
@@ -93,6 +99,7 @@ async def test_a_task_needs_a_title(alice: Person, paths: Paths, body: dict[str,
     assert response.body["details"] == [{"field": "title", "message": "Title is required"}]
 
 
+@pytest.mark.requirement("FR-034")
 @pytest.mark.parametrize("title", [None, "", " \u00a0\n", WHITESPACE])
 async def test_a_title_cannot_be_taken_away(alice: Person, paths: Paths, title: str | None) -> None:
     task = await alice.create(paths)
@@ -106,6 +113,7 @@ def longest(contract: Contract, body: str, field: str) -> int:
     return characters
 
 
+@pytest.mark.requirement("FR-053", "EC-9", "TM-F8")
 @pytest.mark.parametrize(("method", "body"), [("POST", "create_task"), ("PUT", "update_task")])
 @pytest.mark.parametrize("field", ["title", "description"])
 async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(
@@ -121,6 +129,7 @@ async def test_lengths_are_counted_in_code_points_and_bind_what_is_written(
         assert (response.status, response.error) == (400, f"{field.capitalize()} must be at most {limit} characters")
 
 
+@pytest.mark.requirement("EC-7", "TM-T8")
 @on_one_database
 @pytest.mark.parametrize("field", ["title", "description"])
 async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Paths, field: str) -> None:
@@ -136,6 +145,7 @@ async def test_text_that_no_database_takes_is_refused(alice: Person, paths: Path
     assert await alice.list(paths) == [task]
 
 
+@pytest.mark.requirement("FR-024", "FR-054", "TM-F15")
 @on_one_database
 @pytest.mark.parametrize(
     ("body", "field"),
@@ -156,6 +166,7 @@ async def test_values_of_the_wrong_type_are_named(alice: Person, paths: Paths, b
     assert [detail["field"] for detail in response.body["details"]] == [field]
 
 
+@pytest.mark.requirement("FR-031")
 @on_one_database
 @pytest.mark.parametrize("completed", [None, 1, 0, "true", []])
 async def test_completed_is_a_boolean(alice: Person, paths: Paths, completed: Any) -> None:
@@ -164,6 +175,7 @@ async def test_completed_is_a_boolean(alice: Person, paths: Paths, completed: An
     assert (response.status, response.error) == (400, "Completed must be true or false")
 
 
+@pytest.mark.requirement("TM-T15")
 async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for task_id in (task["id"], task["id"].upper()):
@@ -171,6 +183,7 @@ async def test_a_task_is_shown_as_it_was_made(alice: Person, paths: Paths) -> No
         assert (response.status, response.body) == (200, {"task": task})
 
 
+@pytest.mark.requirement("FR-031", "FR-035", "FR-036", "FR-037", "TM-T16")
 @pytest.mark.parametrize(
     "change",
     [
@@ -199,6 +212,7 @@ async def test_an_update_changes_only_what_it_names(alice: Person, paths: Paths,
     assert await alice.list(paths) == [updated]
 
 
+@pytest.mark.requirement("TM-F7")
 async def test_a_task_can_be_reopened(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     for completed in (True, False, True):
@@ -206,6 +220,7 @@ async def test_a_task_can_be_reopened(alice: Person, paths: Paths) -> None:
         assert response.body["task"]["completed"] is completed
 
 
+@pytest.mark.requirement("FR-036")
 async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
     alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
@@ -216,6 +231,7 @@ async def test_updated_at_moves_forward_even_when_the_clock_goes_back(
     assert moved == timedelta(microseconds=1)
 
 
+@pytest.mark.requirement("EC-1")
 async def test_of_many_updates_at_once_none_is_refused_and_the_last_one_wins(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     responses = await asyncio.gather(
@@ -229,6 +245,7 @@ async def test_of_many_updates_at_once_none_is_refused_and_the_last_one_wins(ali
     assert await alice.list(paths) == [last]
 
 
+@pytest.mark.requirement("FR-039", "FR-041", "FR-042", "TM-T17", "TM-F10")
 async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     response = await alice.request("DELETE", f"{paths.tasks}/{task['id']}")
@@ -239,6 +256,7 @@ async def test_a_deleted_task_is_gone_for_good(alice: Person, paths: Paths) -> N
     assert await alice.list(paths) == []
 
 
+@pytest.mark.requirement("FR-032", "FR-039")
 @pytest.mark.parametrize(
     "task_id", ["nonexistent-id", "%00", "%FF", "1", SOME_ID, SOME_ID.replace("-", ""), f"{{{SOME_ID}}}"]
 )
@@ -248,6 +266,7 @@ async def test_an_id_that_names_no_task_is_not_found(alice: Person, paths: Paths
     assert (response.status, response.error) == (404, "Task not found")
 
 
+@pytest.mark.requirement("TM-F8")
 async def test_both_contracts_show_the_same_tasks_whole(alice: Person, paths: Paths) -> None:
     task = await alice.create(paths, "x")
     title, description = (longest(TODO, "create_task", field) for field in ("title", "description"))
@@ -256,6 +275,7 @@ async def test_both_contracts_show_the_same_tasks_whole(alice: Person, paths: Pa
         assert await alice.list(other) == [long, task]
 
 
+@pytest.mark.requirement("FR-043", "SC-010", "EC-7", "TM-T8")
 @pytest.mark.parametrize(
     "text",
     [

@@ -73,6 +73,7 @@ def reasons(events: list[Any]) -> list[str]:
 # What is issued.
 
 
+@pytest.mark.requirement("FR-011", "FR-016", "TM-T6", "TM-F5")
 @pytest.mark.parametrize(
     "seconds",
     [
@@ -106,6 +107,7 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
 # What is accepted.
 
 
+@pytest.mark.requirement("FR-002", "FR-004")
 @on_one_database
 @pytest.mark.parametrize(
     "changes",
@@ -138,6 +140,7 @@ async def test_an_id_is_the_same_in_upper_case(client: Client, alice: Person, pa
     assert made.body["task"]["user_id"] == alice.id
 
 
+@pytest.mark.requirement("FR-001")
 @on_one_database
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
 async def test_the_scheme_is_taken_in_any_case(client: Client, alice: Person, paths: Paths, scheme: str) -> None:
@@ -241,6 +244,7 @@ HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
 }
 
 
+@pytest.mark.requirement("FR-002", "FR-003", "SC-002", "EC-3", "EC-10")
 @on_one_database
 @pytest.mark.parametrize(("make_token", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_any_other_token_is_refused_and_the_log_says_why(
@@ -254,12 +258,14 @@ async def test_any_other_token_is_refused_and_the_log_says_why(
     assert len(token) < 10 or token not in str(events)
 
 
+@pytest.mark.requirement("SC-002")
 @on_one_database
 @pytest.mark.parametrize("exp", [True, False])
 async def test_an_expiry_is_no_boolean(client: Client, alice: Person, paths: Paths, exp: Any) -> None:
     assert_unauthorized(await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, exp=exp))}"))
 
 
+@pytest.mark.requirement("FR-001")
 @on_one_database
 @pytest.mark.parametrize(
     ("form", "reason"),
@@ -285,6 +291,7 @@ async def test_a_good_token_needs_its_scheme(
     assert reasons(events) == [reason]
 
 
+@pytest.mark.requirement("FR-018")
 @on_one_database
 async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
     for method in ("GET", "POST"):
@@ -292,6 +299,7 @@ async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client,
         assert_unauthorized(response, invalid_token=False)
 
 
+@pytest.mark.requirement("FR-005")
 @on_one_database
 @pytest.mark.parametrize(
     ("method", "item"), [("POST", ""), ("GET", "/x"), ("PUT", "/x"), ("DELETE", "/x"), ("HEAD", "")]
@@ -310,6 +318,7 @@ async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
+@pytest.mark.requirement("SC-002")
 @on_one_database
 async def test_two_authorization_headers_are_refused(client: Client, alice: Person, bob: Person, paths: Paths) -> None:
     for second in (alice.token, bob.token, "x"):
@@ -318,6 +327,7 @@ async def test_two_authorization_headers_are_refused(client: Client, alice: Pers
             assert_unauthorized(await connection.read_answer())
 
 
+@pytest.mark.requirement("FR-001")
 @on_one_database
 @pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
 async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
@@ -330,6 +340,7 @@ async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, 
         assert_unauthorized(response, invalid_token=False)
 
 
+@pytest.mark.requirement("FR-003", "TM-F5")
 async def test_a_remembered_token_is_refused_once_it_expires(
     alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
@@ -355,6 +366,7 @@ def test_accepted_tokens_are_remembered_by_their_digests_and_not_without_end(mon
     assert not any(token in repr(tokens.accepted) for token in issued)
 
 
+@pytest.mark.requirement("FR-046")
 async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
     client: Client, alice: Person, paths: Paths
 ) -> None:

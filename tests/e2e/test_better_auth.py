@@ -61,6 +61,7 @@ def insert(database_url: str, user: User) -> None:
             cursor.execute("EXECUTE add_user (%s, %s)", (user["id"], user["email"]))
 
 
+@pytest.mark.requirement("FR-002")
 async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_is_known_writes(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_
     assert rejections(process) == ["unknown_user"]
 
 
+@pytest.mark.requirement("EC-10")
 async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_why(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def assert_refused(response: Response, status: int, error: str) -> None:
     assert response.headers["X-Request-ID"]
 
 
+@pytest.mark.requirement("FR-056", "SC-009")
 @on_postgresql
 async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, environment: dict[str, str]) -> None:
     async with used_by_a_frontend(tmp_path, environment) as (frontend, process):
@@ -101,6 +102,7 @@ async def test_a_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path, envir
         assert 304 in {request["status"] for request in requests}, "the browser keeps no response"
 
 
+@pytest.mark.requirement("SC-006")
 @on_postgresql
 async def test_a_frontend_can_read_every_refusal(tmp_path: Path, environment: dict[str, str]) -> None:
     async with used_by_a_frontend(tmp_path, environment, AUTH_RATE_LIMIT="3/minute") as (frontend, _):

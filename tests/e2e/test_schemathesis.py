@@ -61,6 +61,7 @@ async def assert_no_fault(port: int, paths: Paths, folder: Path, processes: Iter
     assert not [line for process in processes for line in process.events() if line["level"] == "error"]
 
 
+@pytest.mark.requirement("FR-054")
 @on_one_database
 async def test_made_up_requests_meet_no_fault(environment: dict[str, str], tmp_path: Path) -> None:
     async with serving(tmp_path, environment) as (process, client):

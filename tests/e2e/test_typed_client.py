@@ -31,6 +31,7 @@ async def generate_types(client: Client, folder: Path) -> None:
     await run(str(PACKAGES / ".bin" / program), *arguments, folder=folder)
 
 
+@pytest.mark.requirement("SC-009")
 @on_one_database
 async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
     environment: dict[str, str], tmp_path: Path

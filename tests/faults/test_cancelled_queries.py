@@ -139,6 +139,7 @@ async def test_a_cancelled_statement_is_an_answered_request(
             assert after == before
 
 
+@pytest.mark.requirement("SC-008")
 @pytest.mark.parametrize("leaving", ["at once", "while their statements wait"])
 async def test_clients_that_hang_up_cost_no_connection(
     leaving: str, settings: dict[str, str], tmp_path: Path, report: Callable[..., None]

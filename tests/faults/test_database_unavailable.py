@@ -224,6 +224,7 @@ async def situation(kind: type[Fault], environment: dict[str, str], folder: Path
         yield made
 
 
+@pytest.mark.requirement("EC-4", "TM-F14")
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", [Refused, StoppedMidQuery, Frozen, Dropped, Nameless])
 async def test_requests_are_answered_in_time_and_the_first_after_its_return_succeeds(

@@ -76,6 +76,7 @@ def assert_nothing_is_lost(server: Postgres, load: Load) -> dict[str, int]:
     }
 
 
+@pytest.mark.requirement("SC-005")
 async def test_a_kill_of_the_server_loses_nothing_acknowledged(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
 ) -> None:
@@ -126,6 +127,7 @@ async def test_a_create_that_a_kill_cuts_off_is_stored_once_when_it_is_repeated(
         assert server.execute("SELECT id::text FROM tasks") == [(repeated.json["task"]["id"],)]
 
 
+@pytest.mark.requirement("SC-005")
 async def test_a_crash_of_postgresql_loses_nothing_acknowledged(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]
 ) -> None:

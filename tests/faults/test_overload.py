@@ -80,6 +80,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.requirement("SC-004", "SC-005")
 @pytest.mark.alone
 @pytest.mark.timeout(seconds=120)
 async def test_five_hundred_clients_share_ten_connections_fairly(

@@ -52,6 +52,7 @@ async def run_tests(database_url: str, results: Path) -> dict[str, int]:
     return {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
 
 
+@pytest.mark.requirement("FR-048")
 @pytest.mark.timeout(seconds=SUITE_SECONDS + 30)
 @pytest.mark.usefixtures("io_loop")
 async def test_the_tests_of_statements_pass_behind_pgbouncer(tmp_path: Path, report: Callable[..., None]) -> None:
@@ -64,6 +65,7 @@ async def test_the_tests_of_statements_pass_behind_pgbouncer(tmp_path: Path, rep
         report(tests=counts["tests"], transactions=transactions)
 
 
+@pytest.mark.requirement("SC-008")
 @pytest.mark.usefixtures("io_loop")
 async def test_a_pool_of_fifty_runs_fifty_statements_at_once(
     environment: dict[str, str], tmp_path: Path, report: Callable[..., None]

@@ -112,6 +112,7 @@ async def received(port: int, data: bytes) -> bytes:
     return result
 
 
+@pytest.mark.requirement("FR-049", "SC-006", "SC-010", "TM-F12")
 @pytest.mark.timeout(seconds=180)
 @pytest.mark.usefixtures("io_loop")
 async def test_many_broken_requests(environment: dict[str, str], tmp_path: Path, report: Callable[..., None]) -> None:
