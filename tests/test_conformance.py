@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.conformance import PAGE, ROW, page_with_tests, files_by_requirement
+from tests.support.conformance import PAGE, ROW, files_by_requirement, page_with_tests
 from tests.support.processes import PROJECT
 
 REQUIREMENTS = [
