@@ -1,3 +1,3 @@
 """The task-management API; a request's way through it starts in ``routes.py``."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
