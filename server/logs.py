@@ -129,7 +129,7 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     }
 
 
-# For aggregators with names of their own; docs/operating.md links to their documentation
+# For aggregators with names of their own; docs/operations.md links to their documentation
 
 
 class _Schema(NamedTuple):

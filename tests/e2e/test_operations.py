@@ -1,4 +1,4 @@
-"""docs/operating.md: its table of events is that of the code, and its commands find what was done to real servers."""
+"""docs/operations.md: its table of events is that of the code, and its jq commands find what was done to real servers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from tests.support.incident import Logs
 
-PAGE = (PROJECT / "docs" / "operating.md").read_text("utf-8")
-FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = (PROJECT / "docs" / "operations.md").read_text("utf-8")
+COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = (command for command in COMMANDS if "jq " in command)
 EXAMPLES = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 QUESTIONS = (FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED)
 
