@@ -1,4 +1,4 @@
-"""docs/operations.md: its table of events is that of the code, and its jq commands find what was done to real servers."""
+"""docs/operations.md lists every event of the code, and its jq commands find what was done to real servers."""
 
 from __future__ import annotations
 
