@@ -1,1 +1,1 @@
-"""The server on its worst day: real parts, broken on purpose, and figures of what that costs (docs/reliability.md)."""
+"""The server on its worst day: real parts, broken on purpose, and figures of what that costs (docs/guarantees.md)."""
