@@ -1,6 +1,6 @@
-"""``python -m benchmarks.plans``: what PostgreSQL does as tasks grow, written into docs/scaling.md.
+"""``python -m benchmarks.plans``: measure PostgreSQL with growing numbers of tasks, and write docs/scaling.md.
 
-Numbers of tasks as arguments take the place of ``SIZES``; then the tables are only printed.
+Numbers of tasks as arguments replace ``SIZES``; then the tables are only printed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the largest table
 MANY_TURNS = 5
 EXTRAPOLATED = (100_000_000, 10_000_000_000)
-REQUESTS_A_DAY, PEAK, SHARE = 100, 10, 0.7  # of each user; beside the day's mean; of its core that a process may use
-LISTS_A_SECOND = 2_100  # of one process, from docs/performance.md
+REQUESTS_A_DAY = 100  # of each user
+PEAK = 10  # times the day's mean
+SHARE = 0.7  # of its core that a process may use
+LISTS_A_SECOND = 1_800  # of one process, from docs/performance.md
 UPDATED, FILLFACTORS = 100_000, (100, 90)
 PAGE = PROJECT / "docs" / "scaling.md"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a table of one size."""
+    """The measurements of one number of tasks."""
 
     plans: dict[str, list[Plan]]
     many: dict[str, list[list[Plan]]]
@@ -45,10 +47,10 @@ class Found:
 
 
 def measure(server_url: str, total: int) -> Found:
-    """Fill a database with so many tasks, and look."""
+    """Fill a database with this number of tasks, and measure it."""
     many = MANY if total == max(SIZES) else ()
     with filled_database(server_url, total, many) as url:
-        print(f"{total:,} tasks are there", flush=True)
+        print(f"{total:,} tasks are stored", flush=True)
         return Found(
             sizes=upkeep.sizes(url),
             plans=asyncio.run(explain_all(url, (total - sum(many)) // TASKS_EACH)),
@@ -91,7 +93,7 @@ def work_table(found: dict[int, Found]) -> Table:
 
 
 def demand_table() -> Table:
-    """Return what users would ask for, and the processes for that."""
+    """Return the requests of a number of users, and the processes that these need."""
     rows = [["tasks", "users", "requests/s at the peak", "processes", "connections"]]
     for total in (1_000_000, *EXTRAPOLATED):
         users = total // TASKS_EACH
@@ -110,20 +112,20 @@ def _duration(seconds: float) -> str:
 
 
 def facts(server_url: str, found: dict[int, Found]) -> str:
-    """Return the sentences below the tables."""
+    """Return the list below the tables."""
     planning = median(plan["Planning Time"] for one in found.values() for plans in one.plans.values() for plan in plans)
     version, buffers = (execute(server_url, f"SHOW {name}")[0][0] for name in ("server_version", "shared_buffers"))
     described = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
     return (
-        f"- Planning a statement, on top of each time: {planning:.2f} ms, the median of all.\n"
-        f"- Updates of tasks at random that touched no index, {UPDATED:,} tasks:"
+        f"- Planning takes {planning:.2f} ms more per statement (median).\n"
+        f"- HOT updates of random tasks, of {UPDATED:,}:"
         f" {'; '.join(update for one in found.values() for update in one.updates)}.\n"
         f"- PostgreSQL {version.split()[0]}, `shared_buffers` {buffers}. Machine: {described}.\n"
     )
 
 
 def main() -> None:
-    """Measure each size, and write or print what was found."""
+    """Measure each size, and write or print the tables."""
     asked = [int(argument) for argument in sys.argv[1:]]
     with postgresql_server() as server_url:
         found = {total: measure(server_url, total) for total in asked or SIZES}

@@ -1,4 +1,4 @@
-"""What tasks take beside requests: bytes, levels of indexes, updates in place, changes of the schema, a backup."""
+"""Measure storage: bytes, index levels, HOT updates, schema changes, dumps and restores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Work(NamedTuple):
 
 
 def sizes(url: str) -> Sizes:
-    """Return what the tasks take."""
+    """Return the bytes of the tasks and their indexes."""
     found = {}
     for name, column in INDEXES.items():
         size = execute(url, "SELECT pg_relation_size(%s)", (name,))[0][0]
@@ -52,7 +52,7 @@ def sizes(url: str) -> Sizes:
 
 
 def levels(url: str, column: str) -> int:
-    """Return the levels of a column's index, which are the pages that a search for what is not there goes through."""
+    """Return the levels of a column's index: the pages that a search for a missing value reads."""
     explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT 1 FROM tasks WHERE {column} = %s"
     plan = execute(url, explain, (str(UUID(int=0)),))[0][0][0]["Plan"]
     assert "Index" in plan["Node Type"], plan
@@ -60,7 +60,7 @@ def levels(url: str, column: str) -> int:
 
 
 def work(server_url: str, url: str) -> Work:
-    """Change the schema and take that back; dump the database, and restore it as another one."""
+    """Change the schema and undo it; dump the database, and restore it as another one."""
     index = _seconds(url, "CREATE INDEX probe ON tasks (user_id, completed)")
     column = _seconds(url, "ALTER TABLE tasks ADD COLUMN probe boolean NOT NULL DEFAULT false")
     execute(url, "DROP INDEX probe")
@@ -85,16 +85,16 @@ def _run(program: str, *arguments: str) -> float:
 
 
 def updates_in_place(url: str, fillfactor: int) -> str:
-    """Update tasks at random in a table packed with a fillfactor, and say how many updates touched no index (HOT)."""
+    """Update random tasks in a table with this fillfactor, and return the shares of HOT updates as text."""
     execute(url, f"ALTER TABLE tasks SET (fillfactor = {fillfactor})")
     execute(url, "VACUUM FULL tasks")
     shares = [_update_some(url) for _ in range(UPDATE_ROUNDS)]
     first, last = (sum(edge) / EDGE_ROUNDS for edge in (shares[:EDGE_ROUNDS], shares[-EDGE_ROUNDS:]))
-    return f"fillfactor {fillfactor}: {first:.0%} at first, {last:.0%} in the end"
+    return f"fillfactor {fillfactor}: {first:.0%}, later {last:.0%}"
 
 
 def _update_some(url: str) -> float:
-    """Update some tasks, and return the share of heap-only updates."""
+    """Update some tasks, and return the share of HOT (heap-only) updates."""
     statements = (
         f"UPDATE tasks SET completed = NOT completed, updated_at = now() WHERE id IN"
         f" (SELECT id FROM tasks ORDER BY random() LIMIT {UPDATES});"
