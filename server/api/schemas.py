@@ -1,28 +1,27 @@
 """Request bodies validated against the files in ``schemas/``, with jsonschema.
 
-A schema file carries its messages for people next to its rules, in the keyword ``errorMessage``: the failing keyword
-names the message, ``required`` one for each property, ``null`` the one for a null where a value must be.
+In a schema file, ``errorMessage`` has the message of each rule under the rule's keyword: for ``required``, one message
+for each property. Its ``null`` is the message for a null where null is not allowed.
 
-The ``description`` of a property states the rules that client generators and regular-expression engines read in
-different ways. The formats below and the keyword ``x-patterns`` check them.
+Rules that client generators and regular-expression engines read in different ways are stated in the ``description`` of
+a property, and validated by the formats below and the keyword ``x-patterns``.
 
-The file of a request is compiled once, at import, into the functions of its keywords, which jsonschema publishes as
-``VALIDATORS``: ``iter_errors`` looks each keyword up again for every body. ``benchmarks/validation.py`` measures both.
+The schema of a request is compiled once, at import, into the functions that jsonschema publishes as ``VALIDATORS``:
+``iter_errors`` looks up each keyword again for every body. ``benchmarks/validation.py`` measures both.
 """
-
-from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator
 
 from server.files import folder
 from server.values import compose_password, hashable, normalise_email, trim_email
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+# A keyword's function, its argument, the schema around it, the message, and the message for null.
+Rule = tuple[Callable[..., Iterable[object]], Any, dict[str, Any], str, str]
 
 SCHEMA_FOLDER = folder("schemas")
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -30,75 +29,53 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     for file in sorted(SCHEMA_FOLDER.rglob("*.json"))
 }
 
-
-def _patterns(_validator: object, patterns: list[str], value: str, _schema: object) -> Iterator[str]:
-    """Give the patterns that a text does not match; like ``pattern``, for several."""
-    return (pattern for pattern in patterns if not re.search(pattern, value))
-
-
-_KEYWORDS: dict[str, Callable[..., Iterable[object]]] = {**Draft202012Validator.VALIDATORS, "x-patterns": _patterns}
-_ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "errorMessage"}
-
-_formats = FormatChecker(formats=())
-_formats.checks("email")(lambda value: normalise_email(value) is not None)
-_formats.checks("password")(lambda value: hashable(value) is not None)
-# U+FEFF is white space in ECMAScript, and as invisible as the rest of it.
-_formats.checks("not-blank")(lambda value: re.search(r"[^\s\ufeff]", value) is not None)
+_FORMATS: dict[str, Callable[[str], bool]] = {
+    "email": lambda value: normalise_email(value) is not None,
+    "password": lambda value: hashable(value) is not None,
+    # U+FEFF is invisible, and white space in ECMAScript.
+    "not-blank": lambda value: re.search(r"[^\s\ufeff]", value) is not None,
+}
 # Values of these formats are validated as they will be stored or hashed.
 _NORMAL_FORMS = {"email": trim_email, "password": compose_password}
-_validator = Draft202012Validator({}, format_checker=_formats)  # the keywords' functions ask it for types and formats
 
 
-class Rule(NamedTuple):
-    """A keyword of a schema: its function in jsonschema, the function's arguments, and the messages for people."""
-
-    find_errors: Callable[..., Iterable[object]]
-    argument: Any
-    schema: dict[str, Any]
-    message: str
-    message_for_null: str
+def _format(_validator: object, is_valid: Callable[[str], bool], value: str, _schema: object) -> list[str]:
+    return [] if is_valid(value) else [value]
 
 
-class Field(NamedTuple):
-    """A property of a request's body; ``required_message`` is None if it may be absent."""
+def _patterns(_validator: object, patterns: list[str], value: str, _schema: object) -> list[str]:
+    return [pattern for pattern in patterns if not re.search(pattern, value)]
 
-    name: str
-    required_message: str | None
-    normalise: Callable[[str], str] | None
-    rules: list[Rule]
+
+_KEYWORDS = {**Draft202012Validator.VALIDATORS, "format": _format, "x-patterns": _patterns}
+_ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "errorMessage"}
+_validator = Draft202012Validator({})  # the keywords' functions ask it for types
 
 
 class Schema:
-    """The schema of a request's body, compiled.
-
-    The schema is flat: an object whose properties are not objects themselves.
-
-    Args:
-        schema: the content of a file of ``schemas/``.
-    """
+    """The compiled schema of a request's body: an object with properties that are not objects themselves."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
+        required = {name: schema["errorMessage"]["required"][name] for name in schema.get("required", ())}
         rules = {key: value for key, value in schema.items() if key not in ("properties", "required")}
         self._rules = list(_compile(rules))
-        required = {name: schema["errorMessage"]["required"][name] for name in schema.get("required", ())}
-        self._fields = [
-            Field(name, required.get(name), _NORMAL_FORMS.get(field.get("format")), list(_compile(field)))
-            for name, field in schema["properties"].items()
+        self._properties = [
+            (name, required.get(name), _NORMAL_FORMS.get(value.get("format")), list(_compile(value)))
+            for name, value in schema["properties"].items()
         ]
 
     def errors(self, body: Any) -> list[dict[str, str]]:
-        """Return the validation errors of a body: ``{"field", "message"}``, one a field, in the schema's order."""
+        """Return ``{"field", "message"}`` for each invalid property, or with the field "" for the body as a whole."""
         if message := _first_message(self._rules, body):
             return [{"field": "", "message": message}]
         found = []
-        for name, required_message, normalise, rules in self._fields:
+        for name, required_message, normalise, rules in self._properties:
+            message = required_message
             if name in body:
                 value = body[name]
                 if normalise and isinstance(value, str):
                     value = normalise(value)
                 message = _first_message(rules, value)
-            else:
-                message = required_message
             if message:
                 found.append({"field": name, "message": message})
         return found
@@ -113,35 +90,17 @@ def _first_message(rules: list[Rule], value: Any) -> str | None:
 
 
 def _compile(schema: dict[str, Any]) -> Iterator[Rule]:
-    """Return the rules of a flat schema.
+    """Yield the rules of a flat schema.
 
     Raises:
-        KeyError: for a keyword without a message.
-        ValueError: for a format that jsonschema would ignore.
+        KeyError: for a keyword without a function or a message, and for an unknown format.
     """
     for keyword, argument in schema.items():
         if keyword not in _ANNOTATIONS:
             messages = schema["errorMessage"]
-            message = messages[keyword]
-            if keyword == "format" and argument not in _formats.checkers:
-                raise ValueError(f"unknown format {argument}")
-            yield Rule(_KEYWORDS[keyword], argument, schema, message, messages.get("null", message))
+            resolved = _FORMATS[argument] if keyword == "format" else argument
+            yield _KEYWORDS[keyword], resolved, schema, messages[keyword], messages.get("null", messages[keyword])
 
 
-def check_keywords(name: str, schema: dict[str, Any]) -> None:
-    """Check that a schema has no keyword that jsonschema would ignore.
-
-    Raises:
-        ValueError: if it has one; the text names it and the file.
-    """
-    if unknown := schema.keys() - _KEYWORDS.keys() - _ANNOTATIONS:
-        raise ValueError(f"schemas/{name}: unknown keyword {', '.join(sorted(unknown))}")
-    for keyword, value in schema.items():
-        for part in value.values() if keyword == "properties" else [value] if keyword == "items" else ():
-            check_keywords(name, part)
-
-
-for _name, _schema in SCHEMAS.items():
-    check_keywords(_name, _schema)
-# The body of every request. Responses are validated by the tests only.
+# The body of every request. The tests validate responses.
 BODIES = {name: Schema(schema) for name, schema in SCHEMAS.items() if "errorMessage" in schema}
