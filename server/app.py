@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import structlog
 from tornado.web import Application
 
@@ -17,7 +16,7 @@ from server.api.openapi import build
 from server.config import SQLITE_PREFIX
 from server.database import Database, DatabaseRefused, DatabaseUnavailable, QueryError
 from server.database.migrations import MigrationError, migrate
-from server.handlers.base import FallbackHandler
+from server.handlers.base import BaseHandler
 from server.http.router import Router
 from server.http.server import Server
 from server.routes import ROUTES
@@ -45,10 +44,10 @@ def make_server(services: Services) -> Server:
     """Return the server, not yet listening; tests and ``serve`` use the same."""
     application = Application(
         log_function=lambda _handler: None,  # handlers write their line when the response has been sent
-        openapi=orjson.dumps(build(ROUTES, services.config)),
+        openapi=build(),
         services=services,
     )
-    return Server(Router(application, ROUTES, FallbackHandler), services.config)
+    return Server(Router(application, ROUTES, BaseHandler), services.config)
 
 
 @asynccontextmanager

@@ -1,259 +1,150 @@
-"""Every error response, as an exception; one renderer (``BaseHandler.write_error``) turns them into JSON.
+"""Every error response, as an exception; ``BaseHandler.write_error`` turns it into JSON.
 
-tornado.web.HTTPError
-└── ApiError                    status, message, headers, details
-    ├── BadRequest              400  not HTTP
-    ├── ValidationFailed        400  a body, query parameter or header that breaks its rule; details name the fields
-    ├── NotJson                 400 or 422, by contract
-    ├── Unauthorized            401  no valid token
-    ├── InvalidCredentials      401  log in
-    ├── AccessDenied            403  another user's task
-    ├── HttpsRequired           403
-    ├── NotFound                404  unknown path
-    │   └── TaskNotFound        404
-    ├── MethodNotAllowed        405
-    ├── RequestTimeout          408
-    ├── EmailTaken              409
-    ├── TaskChanged             412  If-Match, If-None-Match
-    ├── BodyTooLarge            413
-    ├── UnsupportedMediaType    415
-    ├── IdempotencyKeyReused    422
-    ├── TooManyRequests         429
-    ├── HeadTooLarge            431
-    ├── ClientClosedRequest     499  only in the log
-    ├── NotImplementedByServer  501
-    ├── VersionNotSupported     505
-    └── InternalError           500  anything unforeseen
-        └── ServiceUnavailable  500  the database, or no room to wait for it
-            └── NotReady        503  readiness only
+The first line of an error's docstring describes it in the OpenAPI document.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tornado.web import HTTPError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-
-CHALLENGE = 'Bearer realm="todo-api"'  # RFC 9110 section 11.6.1: every 401 has one; RFC 6750 section 3
+CHALLENGE = 'Bearer realm="todo-api"'  # every 401 has a challenge (RFC 9110 section 11.6.1)
 
 
 class ApiError(HTTPError):
-    """A response with a JSON body ``{"error": message}``.
+    """A response with the JSON ``{"error": message}``; validation errors add ``details``."""
 
-    Args:
-        message: for people, instead of the class's own.
-        details: ``{"field", "message"}`` for each validation error.
-        headers: additional headers of the response.
-    """
+    status: int
+    message: str
 
-    status: ClassVar[int]
-    message: ClassVar[str]
+    def __init_subclass__(cls, *, status: int, message: str) -> None:
+        cls.status, cls.message = status, message
 
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        details: Sequence[Mapping[str, str]] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, *, details: Sequence[Mapping[str, str]] = (), headers: Mapping[str, str] | None = None) -> None:
         super().__init__(self.status)
-        self.text = message or self.message
         self.details = details
         self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
         """Return the JSON of the response."""
-        return {"error": self.text, **({"details": self.details} if self.details else {})}
+        return {"error": self.message, **({"details": self.details} if self.details else {})}
 
 
-class BadRequest(ApiError):
-    """400: not a request in HTTP/1.1 (RFC 9112)."""
-
-    status = 400
-    message = "Bad request"
+class BadRequest(ApiError, status=400, message="Bad request"):
+    """The request is not valid HTTP/1.1 (RFC 9112)."""
 
 
-class ValidationFailed(ApiError):
-    """400: the body, a query parameter or a header breaks a rule; `error` is the first message of `details`."""
-
-    status = 400
-    message = "Invalid request"
+class ValidationFailed(ApiError, status=400, message="Invalid request"):
+    """The body, a query parameter or a header breaks a rule; `error` is the first message of `details`."""
 
     def __init__(self, details: Sequence[Mapping[str, str]]) -> None:
-        super().__init__(details[0]["message"], details=details)
+        super().__init__(details=details)
+        self.message = details[0]["message"]
 
 
-class NotJson(ApiError):
-    """400 (422 in the todo contract): the body is not JSON."""
-
-    status = 400
-    message = "Request body is not valid JSON"
+class NotJson(ApiError, status=400, message="Request body is not valid JSON"):
+    """The body is not JSON."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(details=[{"field": "", "message": reason}])
         self.status_code = status
 
 
-class Unauthorized(ApiError):
-    """401: the request has no token, or one that is not accepted.
-
-    Args:
-        invalid_token: whether there was a token (RFC 6750 section 3.1); clients then get a new one.
-    """
-
-    status = 401
-    message = "Unauthorized"
+class Unauthorized(ApiError, status=401, message="Unauthorized"):
+    """The request has no token, or one that is not accepted."""
 
     def __init__(self, *, invalid_token: bool = False) -> None:
+        # With this parameter, clients get a new token (RFC 6750 section 3.1).
         challenge = f'{CHALLENGE}, error="invalid_token"' if invalid_token else CHALLENGE
         super().__init__(headers={"WWW-Authenticate": challenge})
 
 
-class InvalidCredentials(ApiError):
-    """401: the email is unknown or the password is wrong; the response does not tell which (FR-015)."""
-
-    status = 401
-    message = "Invalid email or password"
+class InvalidCredentials(ApiError, status=401, message="Invalid email or password"):
+    """The email is unknown or the password is wrong; the response does not tell which (FR-015)."""
 
     def __init__(self) -> None:
         super().__init__(headers={"WWW-Authenticate": CHALLENGE})
 
 
-class AccessDenied(ApiError):
-    """403: the task belongs to another user."""
-
-    status = 403
-    message = "Access denied"
+class AccessDenied(ApiError, status=403, message="Access denied"):
+    """The task belongs to another user."""
 
 
-class HttpsRequired(ApiError):
-    """403: the request came over plain HTTP."""
-
-    status = 403
-    message = "HTTPS is required"
+class HttpsRequired(ApiError, status=403, message="HTTPS is required"):
+    """The request came over plain HTTP, and the server has `REQUIRE_HTTPS` set."""
 
 
-class NotFound(ApiError):
-    """404: no such path."""
-
-    status = 404
-    message = "Not found"
+class NotFound(ApiError, status=404, message="Not found"):
+    """The path does not exist."""
 
 
-class TaskNotFound(NotFound):
-    """404: the task does not exist, or the id is not a UUID."""
-
-    message = "Task not found"
+class TaskNotFound(ApiError, status=404, message="Task not found"):
+    """The task does not exist, or the id is not a UUID."""
 
 
-class MethodNotAllowed(ApiError):
-    """405: a known path that does not know the method."""
-
-    status = 405
-    message = "Method not allowed"
+class MethodNotAllowed(ApiError, status=405, message="Method not allowed"):
+    """The path does not support the method."""
 
     def __init__(self, allowed: str) -> None:
         super().__init__(headers={"Allow": allowed})
 
 
-class RequestTimeout(ApiError):
-    """408: the request did not arrive in time."""
-
-    status = 408
-    message = "Request timeout"
+class RequestTimeout(ApiError, status=408, message="Request timeout"):
+    """The request did not arrive in time."""
 
 
-class EmailTaken(ApiError):
-    """409: an account with this email exists."""
-
-    status = 409
-    message = "Email already registered"
+class EmailTaken(ApiError, status=409, message="Email already registered"):
+    """An account with this email exists."""
 
 
-class TaskChanged(ApiError):
-    """412: the `ETag` of the task is not one of `If-Match`, or is one of `If-None-Match` (RFC 9110 section 13.1)."""
-
-    status = 412
-    message = "Task has changed"
+class TaskChanged(ApiError, status=412, message="Task has changed"):
+    """The `ETag` of the task is not one of `If-Match`, or is one of `If-None-Match` (RFC 9110 section 13.1)."""
 
 
-class BodyTooLarge(ApiError):
-    """413: the body is longer than the server accepts (MAX_BODY_BYTES)."""
-
-    status = 413
-    message = "Request body too large"
+class BodyTooLarge(ApiError, status=413, message="Request body too large"):
+    """The body exceeds `MAX_BODY_BYTES`."""
 
 
-class UnsupportedMediaType(ApiError):
-    """415: the body has a `Content-Type` other than JSON, or a `Content-Encoding`."""
-
-    status = 415
-    message = "Content-Type must be application/json, without Content-Encoding"
-
-
-class IdempotencyKeyReused(ApiError):
-    """422: the user has created a task with this `Idempotency-Key` and another title or description."""
-
-    status = 422
-    message = "Idempotency-Key was used for another request"
+class UnsupportedMediaType(
+    ApiError, status=415, message="Content-Type must be application/json, without Content-Encoding"
+):
+    """The body has a `Content-Type` other than JSON, or a `Content-Encoding`."""
 
 
-class TooManyRequests(ApiError):
-    """429: the client's address, or a login's email, has had too many attempts."""
+class IdempotencyKeyReused(ApiError, status=422, message="Idempotency-Key was used for another request"):
+    """The user has created a task with this `Idempotency-Key` and another title or description."""
 
-    status = 429
-    message = "Too many requests"
+
+class TooManyRequests(ApiError, status=429, message="Too many requests"):
+    """The client's address has made too many attempts, or too many logins with this email have failed."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(headers={"Retry-After": str(retry_after)})
 
 
-class HeadTooLarge(ApiError):
-    """431: the head of the request is too long."""
-
-    status = 431
-    message = "Request header fields too large"
+class HeadTooLarge(ApiError, status=431, message="Request header fields too large"):
+    """The request line and the headers are too long."""
 
 
-class ClientClosedRequest(ApiError):
-    """499: the connection was closed before the response; nginx's status for its log, which is never sent."""
-
-    status = 499
-    message = "Client closed request"
+class ClientClosedRequest(ApiError, status=499, message="Client closed request"):
+    """The connection was closed before the response; only the log has this status, nginx's."""
 
 
-class NotImplementedByServer(ApiError):
-    """501: a method that is not registered for HTTP, or a transfer coding other than chunked."""
-
-    status = 501
-    message = "Not implemented"
+class NotImplementedByServer(ApiError, status=501, message="Not implemented"):
+    """The method is not registered for HTTP, or the transfer coding is not chunked."""
 
 
-class VersionNotSupported(ApiError):
-    """505: a version other than HTTP/1.x."""
-
-    status = 505
-    message = "HTTP version not supported"
+class VersionNotSupported(ApiError, status=505, message="HTTP version not supported"):
+    """The version is not HTTP/1.x."""
 
 
-class InternalError(ApiError):
-    """500: an unexpected error; the server's log has the cause."""
-
-    status = 500
-    message = "Internal server error"
+class InternalError(ApiError, status=500, message="Internal server error"):
+    """An unexpected error; the server's log has the cause."""
 
 
-class ServiceUnavailable(InternalError):
-    """500: the database is unavailable; a write may have happened, unless there is `Retry-After`."""
-
-    message = "Service temporarily unavailable"
+class ServiceUnavailable(InternalError, status=500, message="Service temporarily unavailable"):
+    """The database is unavailable or the server overloaded; without `Retry-After`, a write may have happened."""
 
 
-class NotReady(ServiceUnavailable):
-    """503: the server cannot serve requests; a load balancer sends them elsewhere."""
-
-    status = 503
+class NotReady(ServiceUnavailable, status=503, message="Service temporarily unavailable"):
+    """The server cannot serve requests; load balancers expect this status."""

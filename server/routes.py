@@ -1,24 +1,17 @@
 """The API on one screen."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from server.api.contracts import TASKS, TODO
+from server.api.contracts import TASKS, TODO, Contract
 from server.handlers.auth import LoginHandler, RegisterHandler
+from server.handlers.base import BaseHandler
 from server.handlers.docs import DocsHandler, OpenapiHandler, RootHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.tasks import TaskItemHandler, TaskListHandler
 
-if TYPE_CHECKING:
-    from server.api.contracts import Contract
-    from server.handlers.base import BaseHandler
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A path and who answers it; ``{id}`` stands for its last segment."""
+class Route(NamedTuple):
+    """A path and its handler; a parameter like ``{id}`` stands for the last segment."""
 
     pattern: str
     handler: type[BaseHandler]

@@ -20,7 +20,6 @@ from server.api.openapi import build
 from server.app import make_server, open_database
 from server.config import Config
 from server.database.migrations import migrate
-from server.routes import ROUTES
 from server.services import Services
 from tests.support.client import PATHS, Client, Document, Paths, Person
 
@@ -176,9 +175,9 @@ def http_server(io_loop: IOLoop, services: Services) -> Iterator[Server]:
 
 
 @cache
-def document_of(config: Config) -> Document:
-    """Return the OpenAPI document under settings, made once in a run."""
-    return Document(build(ROUTES, config))
+def document() -> Document:
+    """Return the OpenAPI document, made once in a run."""
+    return Document(build())
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def client(io_loop: IOLoop, http_server: Server) -> Iterator[Client]:
     """Somebody without a token."""
 
     async def start() -> Client:
-        return Client(http_server.port, document_of(http_server.state.config))
+        return Client(http_server.port, document())
 
     client = run(io_loop, start())
     yield client

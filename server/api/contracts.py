@@ -1,23 +1,15 @@
-"""The two published contracts: all in which they differ, but for their paths (``routes.py``) and ``schemas/``."""
-
-from __future__ import annotations
+"""The values in which the two published contracts differ, in addition to their paths and their schemas."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a handler asks its route's contract.
+    """A published contract."""
 
-    Args:
-        name: of its folder in ``schemas/``.
-        always_pages: whether a list has pages if its query names none, too; else it is every task.
-        not_json_status: of a body that is not JSON.
-    """
-
-    name: str
-    always_pages: bool
-    not_json_status: int
+    name: str  # also of its folder in schemas/
+    always_pages: bool  # whether a list without query parameters is page 1, or else every task
+    not_json_status: int  # of the response to a body that is not JSON
 
 
 TODO = Contract("todo", always_pages=False, not_json_status=422)

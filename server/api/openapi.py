@@ -1,70 +1,63 @@
 """The OpenAPI 3.1 document, built from the routes, their operations and docstrings, the errors and ``schemas/``."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from typing import Any
 
 from server import __version__, errors
 from server.api.contracts import TASKS
-from server.api.operations import Operation, out_of_range, schema_name
+from server.api.operations import Operation, out_of_range
 from server.api.schemas import BODIES, SCHEMAS
-from server.handlers.auth import AuthHandler
-from server.handlers.base import PrivateHandler
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from server.config import Config
-    from server.routes import Route
+from server.routes import ROUTES, Route
 
 DESCRIPTION = """Accounts and tasks, through two contracts over the same data: *todo* below `/api`, and *tasks* without
-that prefix. An account or a task that is created through one is visible through the other.
+that prefix. An account or task created through one is visible through the other.
 
-**New clients take the todo contract.** There are two because this server implements two published specifications, and
-clients of both exist. The tasks contract has shorter limits, asks for a stronger password, and always pages its lists.
+**New clients should use the todo contract.** There are two because this server implements two published specifications,
+and clients of both exist. The tasks contract has shorter limits, requires a stronger password, and always pages its
+lists.
 
-Register or log in first, and send the token with all other requests as `Authorization: Bearer <token>`. Every error
-is JSON with the text `error`. The body of a request has at most {max_body_bytes} bytes. {limit}
+Register or log in first, and send the token with every other request as `Authorization: Bearer <token>`. Every error
+response is JSON with the text `error`. Two settings of the server limit requests: `MAX_BODY_BYTES` the length of a body
+(1 MiB by default), and `AUTH_RATE_LIMIT` the attempts to register and to log in from one address (10 a minute each by
+default).
 """
 TAGS = {
-    "todo": "The todo contract: longer titles and descriptions, and lists of every task. New clients take this one.",
+    "todo": "The todo contract: longer titles and descriptions, and lists of every task. New clients should use it.",
     "tasks": "The tasks contract: shorter limits, a stronger password, and lists in pages.",
     "health": "Liveness and readiness, for load balancers and platforms.",
 }
-# Without examples: a page to try the API on would fill them in, and send them.
+# Without examples: the page that sends requests would fill them in.
 PARAMETERS = {
     "id": "The id of the task.",
     "page": "The number of the page, from 1; 1 if only `per_page` is given.",
-    "per_page": "The largest number of tasks on a page; 20 if it is absent.",
-    "Idempotency-Key": "Creates one task: a repetition with the same key and body responds with that task.",
-    "If-Match": "Write only if the `ETag` of the task is one of these, else 412; `*` matches any task.",
+    "per_page": "The maximum number of tasks on a page; 20 if it is absent.",
+    "Idempotency-Key": "Creates one task: a repetition with the same key and body returns that task.",
+    "If-Match": "Writes only if the `ETag` of the task is one of these, else 412; `*` matches any task.",
     "If-None-Match": "If the `ETag` is one of these, a read responds with 304, and a write with 412.",
 }
-# Other request headers are any text.
-HEADER_SCHEMAS = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
+KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}  # of Idempotency-Key
 HEADERS = {
     "ETag": (
-        "The version of this task, page or list: for `If-None-Match`, and that of a task for `If-Match`.",
+        "The version of this task, page or list for `If-None-Match`; that of a task also for `If-Match`.",
         '"2026-01-09T10:30:00.000000Z-9ae0daaf"',
     ),
     "Idempotency-Replayed": ("`true` if an earlier request with the same `Idempotency-Key` created the task.", "true"),
     "Link": (
-        "The first, previous, next and last page (RFC 8288), as paths with their query.",
+        "The first, previous, next and last page (RFC 8288), as paths with a query string.",
         '</tasks?page=1&per_page=20>; rel="first", </tasks?page=3&per_page=20>; rel="last"',
     ),
     "Location": ("The path of the new task.", "/tasks/8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"),
     "Retry-After": ("The seconds to wait before the next attempt.", "60"),
     "WWW-Authenticate": (
-        'The scheme to authenticate with (RFC 6750); with `error="invalid_token"` if the request had a token.',
+        'The authentication scheme (RFC 6750); with `error="invalid_token"` if the request had a token.',
         errors.CHALLENGE,
     ),
     "X-Request-ID": (
-        "Identifies the request in the server's log. A valid `X-Request-ID` of the request is used again.",
+        "Identifies the request in the server's log. A valid `X-Request-ID` of the request is reused.",
         "0f8fad5b-d9cb-469f-a165-70867728950e",
     ),
 }
@@ -74,144 +67,118 @@ TOKEN = {
     "bearerFormat": "JWT",
     "description": "The `token` of a registration or login, or a token of Better Auth with the same secret (HS256).",
 }
-# These keywords are for this server; the component of a schema has its own name.
-UNPUBLISHED = ("$schema", "$id", "errorMessage")
+UNPUBLISHED = ("$schema", "$id", "errorMessage")  # keywords of a schema
 
 
-def build(routes: Iterable[Route], config: Config) -> dict[str, Any]:
-    """Return the document of the routes; one without an operation is a page and not in it."""
+def build() -> dict[str, Any]:
+    """Return the document; routes without an operation, the documentation's own, are not in it."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for route in routes:
-        for method in ("get", "post", "put", "delete"):
-            operation = getattr(getattr(route.handler, method), "operation", None)
-            if operation is not None:
-                paths[route.pattern][method] = _operation(route, method, operation, config)
+    for route in ROUTES:
+        for name in ("get", "post", "put", "delete"):
+            method = getattr(route.handler, name)
+            if hasattr(method, "operation"):
+                paths[route.pattern][name] = _operation(route, method)
     return {
         "openapi": "3.1.1",
         "info": {
             "title": "Todo API",
             "version": __version__,
-            "description": DESCRIPTION.format(max_body_bytes=config.max_body_bytes, limit=_limit(config)),
+            "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {_component(name): _body(name) for name in SCHEMAS},
+            "schemas": {schema["title"]: _published(schema) for schema in SCHEMAS.values()},
             "securitySchemes": {"token": TOKEN},
         },
     }
 
 
-def _limit(config: Config) -> str:
-    if config.auth_rate_limit is None:
-        return "Attempts to register and log in are not limited."
-    return f"Attempts to register, and to log in, are limited to {config.auth_rate_limit} for each client address."
-
-
-def _operation(route: Route, method: str, operation: Operation, config: Config) -> dict[str, Any]:
-    """Return one Operation Object; the method's docstring has its summary and description."""
-    summary, _, description = (inspect.getdoc(getattr(route.handler, method)) or "").partition("\n\n")
-    name = operation.name
+def _operation(route: Route, method: Any) -> dict[str, Any]:
+    operation: Operation = method.operation
+    name, tag = operation.name, route.contract.name if route.contract else "health"
+    body, response = (file and file.format(contract=tag) for file in (operation.body, operation.response))
+    summary, description = _docstring(method)
     result: dict[str, Any] = {
-        "tags": [route.contract.name if route.contract else "health"],
-        "summary": _without_source(summary),
+        "tags": [tag],
+        "summary": summary,
         "description": description,
         "operationId": f"tasks{name[0].upper()}{name[1:]}" if route.contract is TASKS else name,
-        "security": [{"token": []}] if issubclass(route.handler, PrivateHandler) else [],
-        "parameters": _parameters(route, operation),
-        "responses": _responses(route, operation, config),
+        "security": [{"token": []}] if route.handler.token_required else [],
+        "parameters": [*_parameters(route, operation)],
+        "responses": _successes(operation, response) | _failures(_errors(route, operation, body)),
     }
-    if operation.body is not None:
-        result["requestBody"] = {"required": True, "content": _content(schema_name(operation.body, route.contract))}
+    if body is not None:
+        result["requestBody"] = {"required": True, "content": _content(body)}
     return result
 
 
-def _without_source(text: str) -> str:
-    """Return the first sentence of a docstring without its full stop and the source in parentheses."""
-    return re.sub(r" \([^)]*\)\.?$|\.$", "", text)
+def _docstring(documented: object) -> tuple[str, str]:
+    """Return the summary, without its full stop and a source in parentheses before it, and the description."""
+    summary, _, description = (inspect.getdoc(documented) or "").partition("\n\n")
+    return re.sub(r"( \([^)]*\))?\.$", "", summary), description
 
 
-def _content(schema: str) -> dict[str, Any]:
-    """Return the body of a request or response: its schema, and the schema's example."""
-    return {"application/json": {"schema": _reference(schema), "example": SCHEMAS[schema]["examples"][0]}}
+def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any]]:
+    for name in re.findall(r"\{(\w+)\}", route.pattern):
+        yield _parameter(name, "path", {"type": "string", "format": "uuid"}) | {"required": True}
+    for name, maximum in operation.query.items():
+        yield _parameter(name, "query", {"type": "integer", "minimum": 1, "maximum": maximum})
+    for name in operation.request_headers:
+        yield _parameter(name, "header", KEY_SCHEMA if name == "Idempotency-Key" else {"type": "string"})
 
 
-def _parameters(route: Route, operation: Operation) -> list[dict[str, Any]]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        for name in re.findall(r"\{(\w+)\}", route.pattern)
-    ]
-    parameters += [
-        {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": maximum}}
-        for name, maximum in (operation.query or {}).items()
-    ]
-    parameters += [
-        {"name": name, "in": "header", "schema": HEADER_SCHEMAS.get(name, {"type": "string"})}
-        for name in operation.request_headers
-    ]
-    for parameter in parameters:
-        parameter["description"] = PARAMETERS[parameter["name"]]
-    return parameters
+def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": PARAMETERS[name], "schema": schema}
 
 
-def _responses(route: Route, operation: Operation, config: Config) -> dict[str, Any]:
-    success: dict[str, Any] = {
-        "description": HTTPStatus(operation.status).phrase,
-        "headers": _headers(operation.headers),
-    }
-    if operation.response is not None:
-        name = schema_name(operation.response, route.contract)
-        success |= {"description": SCHEMAS[name]["description"], "content": _content(name)}
+def _successes(operation: Operation, schema: str | None) -> dict[str, Any]:
+    success = {"description": HTTPStatus(operation.status).phrase, "headers": _headers(operation.headers)}
+    if schema is not None:
+        success |= {"description": SCHEMAS[schema]["description"], "content": _content(schema)}
     responses = {str(operation.status): success}
     if operation.request_headers == ("If-None-Match",):
         responses["304"] = {"description": "The `ETag` is one of `If-None-Match`.", "headers": _headers(("ETag",))}
+    return responses
+
+
+def _failures(examples: Iterable[errors.ApiError]) -> dict[str, Any]:
     by_status: defaultdict[int, list[errors.ApiError]] = defaultdict(list)
-    for error in _errors(route, operation, config):
+    for error in examples:
         by_status[error.status_code].append(error)
-    for status, same in sorted(by_status.items()):
-        responses[str(status)] = {
-            "description": " Or: ".join(dict.fromkeys(map(_meaning, same))),
+    return {
+        str(status): {
+            "description": " Or: ".join(dict.fromkeys(f"{_docstring(type(error))[0]}." for error in same)),
             "headers": _headers({name for error in same for name in error.headers}),
             "content": {
                 "application/json": {
                     "schema": _reference("error_response.json"),
                     "examples": {
-                        type(error).__name__: {"summary": error.text, "value": error.body()} for error in same
+                        type(error).__name__: {"summary": error.message, "value": error.body()} for error in same
                     },
                 }
             },
         }
-    return responses
+        for status, same in sorted(by_status.items())
+    }
 
 
-def _meaning(error: errors.ApiError) -> str:
-    """Return what an error means: the first line of its docstring without the status."""
-    text = (type(error).__doc__ or "").partition("\n")[0].partition(": ")[2]
-    return f"{text[:1].upper()}{_without_source(text[1:])}."
-
-
-def _errors(route: Route, operation: Operation, config: Config) -> list[errors.ApiError]:
-    """Return the errors that the operation names, and those that the kind of handler implies."""
-    found = [error() for error in operation.errors]
-    found += [errors.InternalError(), errors.BodyTooLarge()]
-    if route.contract is not None:
-        found.append(errors.ServiceUnavailable(headers={"Retry-After": "1"}))
-    if config.require_https and not route.handler.https_exempt:
-        found.append(errors.HttpsRequired())
-    if issubclass(route.handler, PrivateHandler):
+def _errors(route: Route, operation: Operation, body: str | None) -> list[errors.ApiError]:
+    """Return an example of each error: those that the operation declares, and those of every operation of its kind."""
+    found = [*operation.errors, errors.InternalError(), errors.BodyTooLarge()]
+    if route.handler.token_required:
         found.append(errors.Unauthorized())
-    if issubclass(route.handler, AuthHandler) and config.auth_rate_limit is not None:
-        found.append(errors.TooManyRequests(60))
-    if operation.query is not None:
+    if operation.query:
         found.append(errors.ValidationFailed([out_of_range(*parameter) for parameter in operation.query.items()]))
-    if operation.body is not None and route.contract is not None:
-        name = schema_name(operation.body, route.contract)
-        found += [
-            errors.ValidationFailed(BODIES[name].errors(dict.fromkeys(SCHEMAS[name]["properties"]))),
-            errors.NotJson(route.contract.not_json_status, "Expecting value: line 1 column 1 (char 0)"),
-            errors.UnsupportedMediaType(),
-        ]
+    if route.contract is not None:
+        found += [errors.ServiceUnavailable(headers={"Retry-After": "1"}), errors.HttpsRequired()]
+        if body is not None:
+            found += [
+                errors.ValidationFailed(BODIES[body].errors(dict.fromkeys(SCHEMAS[body]["properties"]))),
+                errors.NotJson(route.contract.not_json_status, "Expecting value: line 1 column 1 (char 0)"),
+                errors.UnsupportedMediaType(),
+            ]
     return found
 
 
@@ -222,24 +189,20 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _component(name: str) -> str:
-    """Return the name in the document of a file of ``schemas/``: ``todo/create_task.json`` is TodoCreateTask."""
-    return "".join(word.capitalize() for word in re.split(r"[/_]", name.removesuffix(".json")))
+def _content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": _reference(schema), "example": SCHEMAS[schema]["examples"][0]}}
 
 
-def _reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{_component(name)}"}
+def _reference(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{SCHEMAS[schema]['title']}"}
 
 
-def _body(name: str) -> dict[str, Any]:
-    """Return a file of ``schemas/`` as the document has it: without our keywords, and with references to components."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            converted = {key: convert(item) for key, item in value.items() if key not in UNPUBLISHED}
-            if "$ref" in value:
-                converted |= _reference(urljoin(SCHEMAS[name]["$id"], value["$ref"]).removeprefix("/schemas/"))
-            return converted
-        return [convert(item) for item in value] if isinstance(value, list) else value
-
-    return {**convert(SCHEMAS[name]), "title": _component(name)}
+def _published(schema: Any) -> Any:
+    """Return a schema, or a part of one, without the server's keywords and with references to components."""
+    if isinstance(schema, list):
+        return [_published(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _reference(schema["$ref"].removeprefix("../"))
+    return {key: _published(value) for key, value in schema.items() if key not in UNPUBLISHED}

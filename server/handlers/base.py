@@ -1,28 +1,22 @@
-"""What all handlers share: the order of checks, JSON in and out, the one renderer of errors."""
-
-from __future__ import annotations
+"""What all handlers share: the order of checks, JSON in and out, errors, and the log line of each request."""
 
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 import structlog
 from tornado.web import RequestHandler
 
 from server import errors, logs
-from server.api.operations import schema_name
-from server.api.schemas import BODIES
+from server.api.contracts import Contract
+from server.api.schemas import BODIES, Schema
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
 from server.http.headers import PREFLIGHT, is_allowed_preflight, refused_origin
 from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
-
-if TYPE_CHECKING:
-    from server.api.contracts import Contract
-    from server.api.operations import Operation
-    from server.services import Services
+from server.services import Services
 
 LOGGED_PATH_LENGTH = 2000  # characters
 LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
@@ -32,34 +26,28 @@ log = structlog.get_logger()
 
 
 class BaseHandler(Handler):
-    """A public handler; ``PrivateHandler`` is the one to build on for everything else.
+    """The base of public handlers; on its own, it responds to unknown paths and to requests refused before routing."""
 
-    ``cache_control`` is the header of successful responses; those that may be stored have an entity tag too.
-    """
-
+    cache_control = "no-store"  # of a success; any other value also gives it an ETag
     https_exempt = False
-    cache_control = "no-store"
+    token_required = False
     user_id: str | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Support HEAD where GET is supported; Tornado leaves out the content."""
+        if "get" in vars(cls):
+            cls.head = cls.get
+
     def initialize(self, route: str | None = None, contract: Contract | None = None) -> None:
-        """Take what the route table says: the route's pattern and contract."""
+        """Take the route's pattern and contract, and the services."""
         self.route = route
-        self.contract = cast("Contract", contract)  # None where no verb asks for it
+        self.contract = cast("Contract", contract)  # None where no verb needs it
+        self.services: Services = self.settings["services"]
         self.exchange.on_end = self.log_request
-
-    @property
-    def services(self) -> Services:
-        """The application's services."""
-        return cast("Services", self.settings["services"])
-
-    @property
-    def operation(self) -> Operation:
-        """What the request's verb is declared to do."""
-        return cast("Operation", getattr(self, self.request.method.lower()).operation)
 
     @cached_property
     def database(self) -> RequestDatabase:
-        """This request's statements, within its budget of seconds."""
+        """The database, within the time limit of this request."""
         return self.services.database.for_request()
 
     @cached_property
@@ -67,31 +55,46 @@ class BaseHandler(Handler):
         """The client's address, as far as trusted proxies tell it."""
         return client_address(self.request, self.services.config.trusted_proxy_hops)
 
+    @property
+    def body_schema(self) -> Schema | None:
+        """The schema of the body; None if the verb reads none."""
+        operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
+        return BODIES[operation.body.format(contract=self.contract.name)] if operation and operation.body else None
+
     @classmethod
     @cache
     def allowed_methods(cls) -> str:
-        """Return the methods that this handler implements, as ``Allow`` lists them."""
-        methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        """Return the supported methods, as ``Allow`` lists them."""
+        methods = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
         return ", ".join(
             name for name in methods if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
         )
 
     async def prepare(self) -> None:
-        """Run the checks that need only the head, in the contract's order."""
+        """Run the checks that need only the headers, in the order of the contract."""
         logs.request_keys.set(self.request.log_keys)
+        config = self.services.config
         self.log_refused_origin()
-        if not is_allowed_preflight(self.request, self.services.config):  # or the page could not read the error
-            self.check_path()
-            self.check_method()
-            self.check_https()
-        if self.request.method != "OPTIONS":  # browsers send no token with a preflight request
-            await self.check_rate_limit()
-            self.check_token()
-        self.check_body_length()
-        await self.drop_unwanted_body()
+        if not is_allowed_preflight(self.request, config):  # a page cannot read an error in response to a preflight
+            if self.route is None:
+                raise self.request.refusal or errors.NotFound
+            if self.request.method not in self.allowed_methods().split(", "):
+                raise errors.MethodNotAllowed(self.allowed_methods())
+            if (
+                config.require_https
+                and not self.https_exempt
+                and came_over_http(self.request, config.trusted_proxy_hops)
+            ):
+                raise errors.HttpsRequired
+        if self.request.method != "OPTIONS":  # browsers send no token with a preflight
+            await self.check_caller()
+        if (self.exchange.body_length or 0) > config.max_body_bytes:
+            raise errors.BodyTooLarge
+        if self.exchange.body_length != 0 and self.body_schema is None:
+            await self.exchange.read_body()
 
     def log_refused_origin(self) -> None:
-        """Log an origin that is not allowed, once; only the browser knows that its page could not read the response."""
+        """Log each refused origin once; otherwise only the browser tells that a page cannot read the response."""
         origin = refused_origin(self.request, self.services.config)
         refused = self.services.refused_origins
         if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
@@ -100,53 +103,11 @@ class BaseHandler(Handler):
                 refused.add(origin)
                 log.warning("origin_refused", origin=origin, reason="not in FRONTEND_URL")
 
-    def check_path(self) -> None:
-        """Accept the path; ``FallbackHandler`` does not."""
-
-    def check_method(self) -> None:
-        """Refuse a method that the handler does not implement.
-
-        Raises:
-            MethodNotAllowed: with the methods that it does.
-        """
-        allowed = self.allowed_methods()
-        if self.request.method not in allowed.split(", "):
-            raise errors.MethodNotAllowed(allowed)
-
-    def check_https(self) -> None:
-        """Refuse a request that came over plain HTTP, where the settings ask for HTTPS.
-
-        Raises:
-            HttpsRequired: if a trusted proxy says so.
-        """
-        config = self.services.config
-        if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
-            raise errors.HttpsRequired
-
-    async def check_rate_limit(self) -> None:
-        """Accept any number of requests; ``AuthHandler`` does not."""
-
-    def check_token(self) -> None:
-        """Accept a request without a token; ``PrivateHandler`` does not."""
-
-    def check_body_length(self) -> None:
-        """Refuse a body by its length, before any of it is read.
-
-        Raises:
-            BodyTooLarge: if it exceeds ``MAX_BODY_BYTES``.
-        """
-        if (self.exchange.body_length or 0) > self.services.config.max_body_bytes:
-            raise errors.BodyTooLarge
-
-    async def drop_unwanted_body(self) -> None:
-        """Read the body, if there is one that the verb does not read; raises what ``read_body`` raises."""
-        if self.exchange.body_length != 0:
-            operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
-            if operation is None or operation.body is None:
-                await self.exchange.read_body()
+    async def check_caller(self) -> None:
+        """Accept every caller; subclasses check a rate limit or a token."""
 
     async def json_body(self) -> dict[str, Any]:
-        """Return the request's body, valid by the schema that the verb's ``Operation`` names.
+        """Return the request's body, valid according to its schema.
 
         Raises:
             BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
@@ -158,14 +119,14 @@ class BaseHandler(Handler):
             body = parse_json(content)
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
-        if details := BODIES[schema_name(self.operation.body or "", self.contract)].errors(body):
+        if details := cast("Schema", self.body_schema).errors(body):
             raise errors.ValidationFailed(details)
         return cast("dict[str, Any]", body)
 
     def options(self, *_path: str) -> None:
-        """Say which methods the path has, and what a page of an allowed origin may send (FR-057 to FR-059)."""
+        """Respond with the path's methods, and to a preflight with the CORS headers (FR-057 to FR-059)."""
         self.set_status(204)
-        if self.route is not None:  # unknown paths have preflight requests too
+        if self.route is not None:
             self.set_header("Allow", self.allowed_methods())
         if is_allowed_preflight(self.request, self.services.config):
             for name, value in PREFLIGHT.items():
@@ -178,16 +139,15 @@ class BaseHandler(Handler):
         self.finish(orjson.dumps(value))
 
     def compute_etag(self) -> str | None:
-        """Return a hash of the body, if the response may be stored (RFC 9110 section 8.8.3)."""
+        """Return a hash of the content, if the response may be stored (RFC 9110 section 8.8.3)."""
         return None if self.cache_control == "no-store" else super().compute_etag()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Render any error; what is not of our own vocabulary is a bare 500 (FR-049, FR-052)."""
-        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        if isinstance(error, DatabaseBusy):
-            error = errors.ServiceUnavailable(headers={"Retry-After": "1"})
-        elif isinstance(error, DatabaseUnavailable):
-            error = errors.ServiceUnavailable()
+        """Respond with an error; any exception that is not an ``ApiError`` is a bare 500 (FR-049, FR-052)."""
+        error = kwargs["exc_info"][1]
+        if isinstance(error, DatabaseUnavailable):
+            busy = isinstance(error, DatabaseBusy)
+            error = errors.ServiceUnavailable(headers={"Retry-After": "1"} if busy else None)
         elif not isinstance(error, errors.ApiError):
             error = errors.InternalError()
         self.set_status(error.status_code)
@@ -198,7 +158,7 @@ class BaseHandler(Handler):
         self.finish(orjson.dumps(error.body()))
 
     def log_request(self, sent: bool) -> None:
-        """Write the one ``request`` line of a request, its path without the query string."""
+        """Write the ``request`` line, its path without the query string."""
         request = self.request
         if not (sent or self.exchange.response_complete):
             log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
@@ -215,25 +175,22 @@ class BaseHandler(Handler):
         )
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log what becomes a 5xx, with its stack trace (FR-051)."""
+        """Log an exception that becomes a 5xx, with its stack trace (FR-051)."""
         if isinstance(value, errors.ApiError) and not isinstance(value, errors.InternalError):
             return
         known = isinstance(value, DatabaseUnavailable | errors.ServiceUnavailable)
-        log.error(
-            "service_unavailable" if known else "internal_error",
-            method=self.request.method,
-            route=self.route,
-            exc_info=(typ, value, tb),
-        )
+        event = "service_unavailable" if known else "internal_error"
+        log.error(event, method=self.request.method, route=self.route, exc_info=(typ, value, tb))
 
 
 class PrivateHandler(BaseHandler):
-    """A handler for requests with a valid token; ``user_id`` is whose it is (FR-006)."""
+    """The base of handlers that require a token (FR-006)."""
 
+    token_required = True
     user_id: str
 
-    def check_token(self) -> None:
-        """Find out whose token it is.
+    async def check_caller(self) -> None:
+        """Take the user from the token.
 
         Raises:
             Unauthorized: without a valid token.
@@ -244,18 +201,6 @@ class PrivateHandler(BaseHandler):
             raise self.reject_token(str(rejected)) from None
 
     def reject_token(self, reason: str) -> errors.Unauthorized:
-        """Log why a token is not accepted, and return the error to raise."""
+        """Log why a token is rejected, and return the error to raise."""
         log.warning("token_rejected", reason=reason, remote_ip=self.client_address)
         return errors.Unauthorized(invalid_token=reason not in ("missing", "not_bearer"))
-
-
-class FallbackHandler(BaseHandler):
-    """Unknown paths, and requests that are refused before they are routed."""
-
-    def check_path(self) -> None:
-        """Refuse the request.
-
-        Raises:
-            ApiError: ``NotFound``, or what the connection found.
-        """
-        raise self.request.refusal or errors.NotFound

@@ -1,6 +1,4 @@
-"""Is the process alive, and can it work."""
-
-from __future__ import annotations
+"""Liveness and readiness."""
 
 from server.api.operations import Operation
 from server.database import DatabaseUnavailable, QueryError
@@ -11,7 +9,7 @@ READY_SECONDS = 2.0
 
 
 class HealthHandler(BaseHandler):
-    """``/health``: liveness, which asks no other service (FR-062)."""
+    """``/health``: liveness, which does not depend on any other service (FR-062)."""
 
     https_exempt = True
 
@@ -23,19 +21,17 @@ class HealthHandler(BaseHandler):
         """
         self.send_json({"status": "healthy"})
 
-    head = get
-
 
 class ReadyHandler(BaseHandler):
-    """``/health/ready``: readiness, which asks the database."""
+    """``/health/ready``: readiness, which depends on the database."""
 
     https_exempt = True
 
-    @Operation(name="checkReadiness", response="ready.json", errors=(NotReady,))
+    @Operation(name="checkReadiness", response="ready.json", errors=(NotReady(),))
     async def get(self) -> None:
-        """Check that requests can be served.
+        """Check that the server can serve requests.
 
-        They can while the database accepts writes and the process is not shutting down.
+        It can while the database accepts writes and the process is not shutting down.
         """
         if self.exchange.draining:
             raise NotReady
@@ -44,5 +40,3 @@ class ReadyHandler(BaseHandler):
         except (DatabaseUnavailable, QueryError):
             raise NotReady from None
         self.send_json({"status": "ready"})
-
-    head = get

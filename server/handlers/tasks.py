@@ -1,51 +1,43 @@
-"""Tasks: every verb is one query on what the token's user owns."""
-
-from __future__ import annotations
+"""Tasks: every verb is one query on the tasks of the token's user."""
 
 import math
 import re
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import orjson
 
 from server.api.operations import Operation, out_of_range
 from server.clock import format_time
-from server.database import ForeignKeyViolation
+from server.database import ForeignKeyViolation, RequestDatabase
 from server.errors import AccessDenied, IdempotencyKeyReused, TaskChanged, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.queries import tasks
 from server.values import parse_uuid
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from server.database import RequestDatabase
-
-ITEM_ERRORS = (TaskNotFound, AccessDenied)
+ITEM_ERRORS = (TaskNotFound(), AccessDenied())
 CONDITIONS = ("If-Match", "If-None-Match")
 ETAG = re.compile(rf'"([0-9-]{{10}}T[0-9:]{{8}}\.[0-9]{{6}}Z)-{tasks.FORM}"')
 SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
-PIECE_BYTES = 128 * 1024  # of a longer list, sent at a time
+PIECE_BYTES = 128 * 1024  # of a longer list, which is sent in pieces
 MIN_PIECE, MAX_PIECE = 24, 500  # tasks; 24 of the longest are 125 KB
-PER_PAGE = 20  # where a query names no number
 QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
 
 
 class TaskHandler(PrivateHandler):
-    """Private responses: cacheable by their user only, and always revalidated."""
+    """Private responses: cacheable by the user's browser only, and always revalidated."""
 
     cache_control = "private, no-cache"
     etag: str | None = None
 
     def compute_etag(self) -> str | None:
-        """Return the entity tag of the task, or a hash of the list."""
+        """Return the ETag of the task, or a hash of the list."""
         return self.etag or super().compute_etag()
 
     def send_task(self, task: tasks.Task, status: int = 200) -> None:
-        """Respond with a task and its strong entity tag: each update moves ``updated_at``."""
+        """Respond with a task and its strong ETag: each update moves ``updated_at``."""
         self.etag = f'"{task["updated_at"]}-{tasks.FORM}"'
-        if self.request.method not in ("GET", "HEAD"):  # to those Tornado adds it, and compares it
+        if self.request.method not in ("GET", "HEAD"):  # for these Tornado sets it, and checks If-None-Match
             self.set_etag_header()
         self.send_json({"task": task}, status)
 
@@ -63,24 +55,22 @@ class TaskListHandler(TaskHandler):
     async def get(self) -> None:
         """List the user's tasks, newest first (FR-018 to FR-022).
 
-        With `page` or `per_page`, the response is one page with `pagination`, and `Link` names the pages around it. A
-        page past the last one is an empty list. Without both, the todo contract returns every task, and the tasks
-        contract page 1.
+        With `page` or `per_page`, the response is one page with `pagination`, and `Link` has the paths of other pages.
+        A page past the last one is an empty list. Without both parameters, the todo contract returns every task, and
+        the tasks contract page 1.
         """
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
             return await self.send_all()
         page = self.query_number("page", 1)
-        per_page = self.query_number("per_page", PER_PAGE)
+        per_page = self.query_number("per_page", 20)
         found, total = await tasks.list_page(self.database, self.user_id, page, per_page)
         pages = math.ceil(total / per_page)
         self.set_header("Link", page_links(self.request.path, page, per_page, pages))
         pagination = {"page": page, "per_page": per_page, "total": total, "pages": pages}
         return self.send_json({"tasks": found, "pagination": pagination})
 
-    head = get
-
     async def send_all(self) -> None:
-        """Send every task; a long list is sent in pieces, as the client takes them, and without an entity tag."""
+        """Respond with every task; a long list is sent in pieces, at the client's pace and without an ETag."""
         first = await tasks.list_after(self.database, self.user_id, None, SHORT_LIST + 1)
         if len(first) <= SHORT_LIST:
             self.send_json({"tasks": first})
@@ -88,7 +78,7 @@ class TaskListHandler(TaskHandler):
         self.set_header("Cache-Control", self.cache_control)
         self.write(b'{"tasks":[')
         if self.request.method == "HEAD":
-            await self.flush()  # before Tornado hashes what there is
+            await self.flush()  # so that Tornado does not set the ETag of an incomplete list
         else:
             async for piece in json_pieces(self.database, self.user_id):
                 self.write(piece)
@@ -100,9 +90,9 @@ class TaskListHandler(TaskHandler):
         body="{contract}/create_task.json",
         request_headers=("Idempotency-Key",),
         status=201,
-        response="task_answer.json",
+        response="task_response.json",
         headers=("ETag", "Idempotency-Replayed", "Location"),
-        errors=(IdempotencyKeyReused,),
+        errors=(IdempotencyKeyReused(),),
     )
     async def post(self) -> None:
         """Create a task (FR-023 to FR-029).
@@ -121,7 +111,7 @@ class TaskListHandler(TaskHandler):
         self.send_task(task, 201)
 
     def idempotency_key(self) -> str | None:
-        """Return the ``Idempotency-Key``, if there is one.
+        """Return the ``Idempotency-Key``, if any.
 
         Raises:
             ValidationFailed: if there are several, or it is not 1 to 255 visible ASCII characters.
@@ -135,18 +125,17 @@ class TaskListHandler(TaskHandler):
         return values[0]
 
     def query_number(self, name: str, default: int) -> int:
-        """Return a query parameter, a whole number from 1; the last one counts.
+        """Return a query parameter, the last one if it is repeated.
 
         Raises:
-            ValidationFailed: if it is anything else.
+            ValidationFailed: if it is not a whole number from 1 to its maximum.
         """
         values = self.request.query_arguments.get(name)
         if values is None:
             return default
-        maximum = QUERY[name]
-        # int() alone takes spaces, underscores and every script's digits.
-        if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= maximum:
-            raise ValidationFailed([out_of_range(name, maximum)])
+        # int() alone accepts spaces, underscores and the digits of every script.
+        if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= QUERY[name]:
+            raise ValidationFailed([out_of_range(name, QUERY[name])])
         return int(values[-1])
 
 
@@ -156,31 +145,29 @@ class TaskItemHandler(TaskHandler):
     @Operation(
         name="getTask",
         request_headers=("If-None-Match",),
-        response="task_answer.json",
+        response="task_response.json",
         headers=("ETag",),
         errors=ITEM_ERRORS,
     )
     async def get(self, path_id: str) -> None:
         """Get a task.
 
-        The task of another user is a 403, and an id that is not a UUID a 404.
+        The task of another user is a 403; an id that is not a UUID is a 404.
         """
         self.send_task(await tasks.get(self.database, self.user_id, parse_task_id(path_id)))
-
-    head = get
 
     @Operation(
         name="updateTask",
         body="{contract}/update_task.json",
         request_headers=CONDITIONS,
-        response="task_answer.json",
+        response="task_response.json",
         headers=("ETag",),
-        errors=(*ITEM_ERRORS, TaskChanged),
+        errors=(*ITEM_ERRORS, TaskChanged()),
     )
     async def put(self, path_id: str) -> None:
         """Update a task (FR-030 to FR-037).
 
-        Only the properties in the body change; `{}` changes nothing but `updated_at`, which always moves forward.
+        Only the properties in the body change. `updated_at` always moves forward, even if the body is `{}`.
         """
         values = await self.json_body()
         if "title" in values:
@@ -188,7 +175,7 @@ class TaskItemHandler(TaskHandler):
         task_id, condition = parse_task_id(path_id), self.condition()
         self.send_task(await tasks.update(self.database, self.user_id, task_id, values, condition))
 
-    @Operation(name="deleteTask", request_headers=CONDITIONS, status=204, errors=(*ITEM_ERRORS, TaskChanged))
+    @Operation(name="deleteTask", request_headers=CONDITIONS, status=204, errors=(*ITEM_ERRORS, TaskChanged()))
     async def delete(self, path_id: str) -> None:
         """Delete a task (FR-038 to FR-042).
 
@@ -198,36 +185,36 @@ class TaskItemHandler(TaskHandler):
         self.set_status(204)
 
     def condition(self) -> tasks.Condition | None:
-        """Return what ``If-Match`` and ``If-None-Match`` together ask of a write (RFC 9110 section 13.2.2)."""
+        """Return the condition of a write, from ``If-Match`` and ``If-None-Match`` (RFC 9110 section 13.2.2)."""
         match, none_match = self.request.headers.get("If-Match"), self.request.headers.get("If-None-Match", "")
-        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # with other tags it is invalid: write nothing
+        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # next to other tags too, which is invalid
             return tasks.Condition(set())
-        refused = tagged_times(none_match, ignored="W/")  # RFC 9110 section 13.1.2: compared weakly
+        refused = tagged_times(none_match, ignored="W/")  # weak comparison (RFC 9110 section 13.1.2)
         if match in (None, "*"):
             return tasks.Condition(refused, negated=True) if refused else None
         return tasks.Condition(tagged_times(match) - refused)
 
 
 def parse_task_id(text: str) -> str:
-    """Return the id that a path names.
+    """Return a task id in its usual form.
 
     Raises:
         TaskNotFound: if it is not a UUID.
     """
-    found = parse_uuid(text)
-    if found is None:
+    task_id = parse_uuid(text)
+    if task_id is None:
         raise TaskNotFound
-    return found
+    return task_id
 
 
 def tagged_times(tags: str, ignored: str = "") -> set[str]:
-    """Return the ``updated_at`` that each of these entity tags stands for; those that no task can have are left out."""
+    """Return the ``updated_at`` in each of these ETags, without those that no task can have."""
     found = [ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)) for tag in tags.split(",")]
     return {match[1] for match in found if match and is_time(match[1])}
 
 
 def is_time(text: str) -> bool:
-    """Tell whether a text is a moment as ``format_time`` writes it."""
+    """Tell whether a text is a time as ``format_time`` writes it."""
     try:
         return format_time(datetime.fromisoformat(text)) == text
     except ValueError:
@@ -235,7 +222,7 @@ def is_time(text: str) -> bool:
 
 
 def page_links(path: str, page: int, per_page: int, pages: int) -> str:
-    """Return the ``Link`` header of a page (RFC 8288), its targets relative."""
+    """Return the ``Link`` header of a page (RFC 8288), with relative targets."""
     last = max(pages, 1)
     targets = {"first": 1, "prev": min(page - 1, last), "next": page + 1, "last": last}
     return ", ".join(
@@ -246,12 +233,12 @@ def page_links(path: str, page: int, per_page: int, pages: int) -> str:
 
 
 async def json_pieces(database: RequestDatabase, user_id: str) -> AsyncIterator[bytes]:
-    """Give the JSON of all tasks of a user, separated by commas, in pieces of about ``PIECE_BYTES``."""
+    """Yield the JSON of all tasks of a user, separated by commas, in pieces of about ``PIECE_BYTES``."""
     limit, last, separator = MIN_PIECE, None, b""
     while batch := await tasks.list_after(database, user_id, last, limit):
         piece = separator + orjson.dumps(batch)[1:-1]
         last, count = batch[-1], len(batch)
-        batch.clear()  # a client can take its time with the piece
+        batch.clear()  # frees memory while the client reads the piece
         yield piece
         if count < limit:
             return

@@ -7,7 +7,7 @@ import uuid
 
 from todo_client import AuthenticatedClient, Client
 from todo_client.api.todo import create_task, delete_task, get_task, list_tasks, sign_up, update_task
-from todo_client.models import ErrorResponse, Session, TaskAnswer, TodoCreateTask, TodoRegister, TodoTaskList
+from todo_client.models import ErrorResponse, Session, TaskResponse, TodoCreateTask, TodoRegister, TodoTaskList
 from todo_client.models import TodoUpdateTask as Changes
 
 anonymous = Client(os.environ["API_URL"])
@@ -19,7 +19,7 @@ unauthorized = list_tasks.sync_detailed(client=AuthenticatedClient(os.environ["A
 
 response = create_task.sync_detailed(client=client, body=TodoCreateTask("Buy milk"))
 created, etag = response.parsed, response.headers["ETag"]
-assert isinstance(created, TaskAnswer)
+assert isinstance(created, TaskResponse)
 create_task.sync(client=client, body=TodoCreateTask("Read", "Slowly"))
 everything = list_tasks.sync(client=client)
 page = list_tasks.sync(client=client, page=2, per_page=1)
@@ -28,7 +28,7 @@ assert isinstance(page, TodoTaskList)
 assert page.pagination
 changes = Changes(description="2 l", completed=True)
 updated = update_task.sync(created.task.id, client=client, body=changes, if_match=etag)
-assert isinstance(updated, TaskAnswer)
+assert isinstance(updated, TaskResponse)
 stale = update_task.sync_detailed(created.task.id, client=client, body=changes, if_match=etag)
 assert isinstance(stale.parsed, ErrorResponse)
 invalid = create_task.sync_detailed(client=client, body=TodoCreateTask(" "))
