@@ -1,4 +1,4 @@
-// Every address is relative, so that the page works below a path prefix too.
+// All URLs are relative, so that the page also works below a path prefix.
 fetch("openapi.json")
   .then((response) => response.json())
   .then((spec) => {
@@ -12,7 +12,7 @@ fetch("openapi.json")
       deepLinking: true,
       tryItOutEnabled: true,
       responseInterceptor: (response) => {
-        if (response.ok && response.obj && response.obj.token) {
+        if (response.ok && response.obj?.token) {
           ui.preauthorizeApiKey("token", response.obj.token);
         }
         return response;
