@@ -3,7 +3,7 @@
 The first line of an error's docstring describes it in the OpenAPI document.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tornado.web import HTTPError
@@ -85,8 +85,8 @@ class TaskNotFound(ApiError, status=404, message="Task not found"):
 class MethodNotAllowed(ApiError, status=405, message="Method not allowed"):
     """The path does not support the method."""
 
-    def __init__(self, allowed: str) -> None:
-        super().__init__(headers={"Allow": allowed})
+    def __init__(self, allowed: Iterable[str]) -> None:
+        super().__init__(headers={"Allow": ", ".join(allowed)})
 
 
 class RequestTimeout(ApiError, status=408, message="Request timeout"):

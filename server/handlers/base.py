@@ -1,6 +1,6 @@
 """What all handlers share: the order of checks, JSON in and out, errors, and the log line of each request."""
 
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, cast
 
 import orjson
@@ -18,6 +18,7 @@ from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
 from server.services import Services
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")  # in the order of Allow
 LOGGED_PATH_LENGTH = 2000  # characters
 LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
 MAX_REFUSED_ORIGINS = 100  # that are logged
@@ -28,15 +29,20 @@ log = structlog.get_logger()
 class BaseHandler(Handler):
     """The base of public handlers; on its own, it responds to unknown paths and to requests refused before routing."""
 
+    allowed_methods: tuple[str, ...]
     cache_control = "no-store"  # of a success; any other value also gives it an ETag
+    etag: str | None = None  # a hash of the content by default
     https_exempt = False
     token_required = False
-    user_id: str | None = None
+    user_id: str | None = None  # of the token, for the log
 
     def __init_subclass__(cls) -> None:
-        """Support HEAD where GET is supported; Tornado leaves out the content."""
+        """Support HEAD where GET is supported, and list the methods; Tornado leaves out the content."""
         if "get" in vars(cls):
             cls.head = cls.get
+        cls.allowed_methods = tuple(
+            name for name in METHODS if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
+        )
 
     def initialize(self, route: str | None = None, contract: Contract | None = None) -> None:
         """Take the route's pattern and contract, and the services."""
@@ -61,32 +67,19 @@ class BaseHandler(Handler):
         operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
         return BODIES[operation.body.format(contract=self.contract.name)] if operation and operation.body else None
 
-    @classmethod
-    @cache
-    def allowed_methods(cls) -> str:
-        """Return the supported methods, as ``Allow`` lists them."""
-        methods = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
-        return ", ".join(
-            name for name in methods if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
-        )
-
     async def prepare(self) -> None:
         """Run the checks that need only the headers, in the order of the contract."""
-        logs.request_keys.set(self.request.log_keys)
-        config = self.services.config
+        request, config = self.request, self.services.config
+        logs.request_keys.set(request.log_keys)
         self.log_refused_origin()
-        if not is_allowed_preflight(self.request, config):  # a page cannot read an error in response to a preflight
+        if not is_allowed_preflight(request, config):  # a page cannot read an error in response to a preflight
             if self.route is None:
-                raise self.request.refusal or errors.NotFound
-            if self.request.method not in self.allowed_methods().split(", "):
-                raise errors.MethodNotAllowed(self.allowed_methods())
-            if (
-                config.require_https
-                and not self.https_exempt
-                and came_over_http(self.request, config.trusted_proxy_hops)
-            ):
+                raise request.refusal or errors.NotFound
+            if request.method not in self.allowed_methods:
+                raise errors.MethodNotAllowed(self.allowed_methods)
+            if config.require_https and not self.https_exempt and came_over_http(request, config.trusted_proxy_hops):
                 raise errors.HttpsRequired
-        if self.request.method != "OPTIONS":  # browsers send no token with a preflight
+        if request.method != "OPTIONS":  # browsers send no token with a preflight
             await self.check_caller()
         if (self.exchange.body_length or 0) > config.max_body_bytes:
             raise errors.BodyTooLarge
@@ -127,7 +120,7 @@ class BaseHandler(Handler):
         """Respond with the path's methods, and to a preflight with the CORS headers (FR-057 to FR-059)."""
         self.set_status(204)
         if self.route is not None:
-            self.set_header("Allow", self.allowed_methods())
+            self.set_header("Allow", ", ".join(self.allowed_methods))
         if is_allowed_preflight(self.request, self.services.config):
             for name, value in PREFLIGHT.items():
                 self.set_header(name, value)
@@ -139,15 +132,15 @@ class BaseHandler(Handler):
         self.finish(orjson.dumps(value))
 
     def compute_etag(self) -> str | None:
-        """Return a hash of the content, if the response may be stored (RFC 9110 section 8.8.3)."""
-        return None if self.cache_control == "no-store" else super().compute_etag()
+        """Return the ETag, if the response may be stored (RFC 9110 section 8.8.3)."""
+        return None if self.cache_control == "no-store" else self.etag or super().compute_etag()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Respond with an error; any exception that is not an ``ApiError`` is a bare 500 (FR-049, FR-052)."""
-        error = kwargs["exc_info"][1]
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None  # None: the handler's task was cancelled
         if isinstance(error, DatabaseUnavailable):
-            busy = isinstance(error, DatabaseBusy)
-            error = errors.ServiceUnavailable(headers={"Retry-After": "1"} if busy else None)
+            headers = {"Retry-After": "1"} if isinstance(error, DatabaseBusy) else None
+            error = errors.ServiceUnavailable(headers=headers)
         elif not isinstance(error, errors.ApiError):
             error = errors.InternalError()
         self.set_status(error.status_code)

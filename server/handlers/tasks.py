@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 
 import orjson
@@ -28,11 +29,6 @@ class TaskHandler(PrivateHandler):
     """Private responses: cacheable by the user's browser only, and always revalidated."""
 
     cache_control = "private, no-cache"
-    etag: str | None = None
-
-    def compute_etag(self) -> str | None:
-        """Return the ETag of the task, or a hash of the list."""
-        return self.etag or super().compute_etag()
 
     def send_task(self, task: tasks.Task, status: int = 200) -> None:
         """Respond with a task and its strong ETag: each update moves ``updated_at``."""
@@ -209,16 +205,12 @@ def parse_task_id(text: str) -> str:
 
 def tagged_times(tags: str, ignored: str = "") -> set[str]:
     """Return the ``updated_at`` in each of these ETags, without those that no task can have."""
-    found = [ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)) for tag in tags.split(",")]
-    return {match[1] for match in found if match and is_time(match[1])}
-
-
-def is_time(text: str) -> bool:
-    """Tell whether a text is a time as ``format_time`` writes it."""
-    try:
-        return format_time(datetime.fromisoformat(text)) == text
-    except ValueError:
-        return False
+    times = set()
+    for tag in tags.split(","):
+        if match := ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)):
+            with suppress(ValueError):  # a date that does not exist
+                times.add(format_time(datetime.fromisoformat(match[1])))
+    return times
 
 
 def page_links(path: str, page: int, per_page: int, pages: int) -> str:
