@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -10,7 +9,7 @@ import orjson
 
 from server.api.operations import Operation, out_of_range
 from server.clock import format_time
-from server.database import ForeignKeyViolation, RequestDatabase
+from server.database import ForeignKeyViolation
 from server.errors import AccessDenied, IdempotencyKeyReused, TaskChanged, TaskNotFound, ValidationFailed
 from server.handlers.base import PrivateHandler
 from server.queries import tasks
@@ -67,18 +66,24 @@ class TaskListHandler(TaskHandler):
 
     async def send_all(self) -> None:
         """Respond with every task; a long list is sent in pieces, at the client's pace and without an ETag."""
-        first = await tasks.list_after(self.database, self.user_id, None, SHORT_LIST + 1)
-        if len(first) <= SHORT_LIST:
-            self.send_json({"tasks": first})
+        limit = SHORT_LIST + 1
+        batch = await tasks.list_after(self.database, self.user_id, None, limit)
+        if len(batch) < limit:
+            self.send_json({"tasks": batch})
             return
         self.set_header("Cache-Control", self.cache_control)
-        self.write(b'{"tasks":[')
-        if self.request.method == "HEAD":
-            await self.flush()  # so that Tornado does not set the ETag of an incomplete list
-        else:
-            async for piece in json_pieces(self.database, self.user_id):
-                self.write(piece)
-                await self.flush()
+        separator = b'{"tasks":['
+        while batch and self.request.method != "HEAD":
+            piece = separator + orjson.dumps(batch)[1:-1]
+            last, count = batch[-1], len(batch)
+            batch.clear()  # frees memory while the client reads the piece
+            self.write(piece)
+            await self.flush()
+            if count == limit:
+                limit = max(MIN_PIECE, min(MAX_PIECE, PIECE_BYTES * count // len(piece)))
+                batch = await tasks.list_after(self.database, self.user_id, last, limit)
+            separator = b","
+        await self.flush()  # without content Tornado would still set an ETag
         self.finish(b"]}")
 
     @Operation(
@@ -222,17 +227,3 @@ def page_links(path: str, page: int, per_page: int, pages: int) -> str:
         for relation, target in targets.items()
         if relation in ("first", "last") or 1 <= target <= last
     )
-
-
-async def json_pieces(database: RequestDatabase, user_id: str) -> AsyncIterator[bytes]:
-    """Yield the JSON of all tasks of a user, separated by commas, in pieces of about ``PIECE_BYTES``."""
-    limit, last, separator = MIN_PIECE, None, b""
-    while batch := await tasks.list_after(database, user_id, last, limit):
-        piece = separator + orjson.dumps(batch)[1:-1]
-        last, count = batch[-1], len(batch)
-        batch.clear()  # frees memory while the client reads the piece
-        yield piece
-        if count < limit:
-            return
-        limit = max(MIN_PIECE, min(MAX_PIECE, PIECE_BYTES * count // len(piece)))
-        separator = b","
