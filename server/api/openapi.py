@@ -21,16 +21,15 @@ and clients of both exist. The tasks contract has shorter limits, requires a str
 lists.
 
 Register or log in first, and send the token with every other request as `Authorization: Bearer <token>`. Every error
-response is JSON with the text `error`. Two settings of the server limit requests: `MAX_BODY_BYTES` the length of a body
-(1 MiB by default), and `AUTH_RATE_LIMIT` the attempts to register and to log in from one address (10 a minute each by
-default).
+response is JSON with the text `error`. The server's settings limit the length of a body (`MAX_BODY_BYTES`, 1 MiB by
+default), and the attempts of one address to register and to log in (`AUTH_RATE_LIMIT`, 10 a minute each by default).
 """
 TAGS = {
     "todo": "The todo contract: longer titles and descriptions, and lists of every task. New clients should use it.",
     "tasks": "The tasks contract: shorter limits, a stronger password, and lists in pages.",
     "health": "Liveness and readiness, for load balancers and platforms.",
 }
-# Without examples: the page that sends requests would fill them in.
+# Without examples: Swagger UI would fill them in and send them.
 PARAMETERS = {
     "id": "The id of the task.",
     "page": "The number of the page, from 1; 1 if only `per_page` is given.",

@@ -12,7 +12,7 @@ The schema of a request is compiled once, at import, into the functions that jso
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -58,9 +58,9 @@ class Schema:
     def __init__(self, schema: dict[str, Any]) -> None:
         required = {name: schema["errorMessage"]["required"][name] for name in schema.get("required", ())}
         rules = {key: value for key, value in schema.items() if key not in ("properties", "required")}
-        self._rules = list(_compile(rules))
+        self._rules = _compile(rules)
         self._properties = [
-            (name, required.get(name), _NORMAL_FORMS.get(value.get("format")), list(_compile(value)))
+            (name, required.get(name), _NORMAL_FORMS.get(value.get("format")), _compile(value))
             for name, value in schema["properties"].items()
         ]
 
@@ -89,17 +89,20 @@ def _first_message(rules: list[Rule], value: Any) -> str | None:
     return None
 
 
-def _compile(schema: dict[str, Any]) -> Iterator[Rule]:
-    """Yield the rules of a flat schema.
+def _compile(schema: dict[str, Any]) -> list[Rule]:
+    """Return the rules of a flat schema.
 
     Raises:
         KeyError: for a keyword without a function or a message, and for an unknown format.
     """
-    for keyword, argument in schema.items():
-        if keyword not in _ANNOTATIONS:
-            messages = schema["errorMessage"]
-            resolved = _FORMATS[argument] if keyword == "format" else argument
-            yield _KEYWORDS[keyword], resolved, schema, messages[keyword], messages.get("null", messages[keyword])
+    messages = schema.get("errorMessage", {})
+    rules = {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
+    if "format" in rules:
+        rules["format"] = _FORMATS[rules["format"]]
+    return [
+        (_KEYWORDS[key], value, schema, messages[key], messages.get("null", messages[key]))
+        for key, value in rules.items()
+    ]
 
 
 # The body of every request. The tests validate responses.

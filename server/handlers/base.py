@@ -21,7 +21,7 @@ from server.services import Services
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")  # in the order of Allow
 LOGGED_PATH_LENGTH = 2000  # characters
 LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
-MAX_REFUSED_ORIGINS = 100  # that are logged
+MAX_REFUSED_ORIGINS = 100  # logged in the life of a process
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class BaseHandler(Handler):
             await self.exchange.read_body()
 
     def log_refused_origin(self) -> None:
-        """Log each refused origin once; otherwise only the browser tells that a page cannot read the response."""
+        """Log each refused origin once, because only the browser knows that a page could not read the response."""
         origin = refused_origin(self.request, self.services.config)
         refused = self.services.refused_origins
         if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
