@@ -245,7 +245,7 @@ async def test_the_documentation_lists_the_operations_and_signs_a_user_up(
             f"operations-todo-{name}" for name in (SIGN_UP, "logIn")
         ]
         introduction = await docs.page.locator(".info").inner_text()
-        assert "New clients take the todo contract" in introduction
+        assert "New clients should use the todo contract" in introduction
         assert "the page keeps the token" in introduction
         ARTEFACTS.mkdir(exist_ok=True)
         await docs.page.screenshot(path=ARTEFACTS / "docs.png", full_page=True)
