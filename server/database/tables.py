@@ -1,100 +1,77 @@
-"""The two tables, for statements and for the migrations' test; the migrations themselves are in ``sql/``."""
-
-from __future__ import annotations
+"""The two tables, for the statements and for the test of the migrations, which are in ``sql/``."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    ForeignKey,
-    Index,
-    Interval,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    Uuid,
-    false,
-    func,
-)
+import sqlalchemy as sa
 
 from server.clock import format_time
-
-if TYPE_CHECKING:
-    from sqlalchemy import Dialect
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Timestamp(TypeDecorator[str]):
-    """A moment: ``timestamptz`` on PostgreSQL, whole microseconds since 1970 on SQLite, which knows no such type."""
+class Timestamp(sa.TypeDecorator[str]):
+    """A time as text: ``timestamptz`` on PostgreSQL, microseconds since 1970 on SQLite, which has no such type."""
 
-    impl = DateTime(timezone=True).with_variant(BigInteger(), "sqlite")
+    impl = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """Turn a moment into what the driver takes."""
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> Any:
+        """Convert a time to the driver's form."""
         if value is None or dialect.name != "sqlite":
             return value
         return (datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        """Turn what the driver gives into a moment."""
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Convert a time from the driver's form."""
         return value if value is None or dialect.name != "sqlite" else format_time(_EPOCH + value * _MICROSECOND)
 
 
-class Duration(TypeDecorator[timedelta]):
-    """A distance between moments, in the same two forms."""
+class Duration(sa.TypeDecorator[timedelta]):
+    """A difference between times: ``interval`` on PostgreSQL, microseconds on SQLite."""
 
-    impl = Interval().with_variant(BigInteger(), "sqlite")
+    impl = sa.Interval().with_variant(sa.BigInteger(), "sqlite")
     cache_ok = True
 
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        """Turn a distance into what the driver takes."""
+    def process_bind_param(self, value: timedelta | None, dialect: sa.Dialect) -> Any:
+        """Convert a duration to the driver's form."""
         return value if value is None or dialect.name != "sqlite" else value // _MICROSECOND
 
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-        "pk": "%(table_name)s_pkey",
-        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-    }
-)
+def _ascii(length: int) -> sa.String:
+    """Return a type for ASCII text: with the collation "C", lower() changes ASCII letters only, as on SQLite."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
 
-users = Table(
+
+metadata = sa.MetaData()
+
+users = sa.Table(
     "users",
     metadata,
-    Column("id", Uuid(as_uuid=False), primary_key=True),
-    # With the collation "C", lower() changes ASCII letters only, as it does on SQLite, whatever the database's locale.
-    Column("email", String(254).with_variant(String(254, collation="C"), "postgresql"), nullable=False),
-    Column("password_hash", Text, nullable=False),
-    Column("created_at", Timestamp, nullable=False),
+    sa.Column("id", sa.Uuid(as_uuid=False), primary_key=True),
+    sa.Column("email", _ascii(254), nullable=False),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("created_at", Timestamp, nullable=False),
 )
-Index("users_email_key", func.lower(users.c.email), unique=True)
+sa.Index("users_email_key", sa.func.lower(users.c.email), unique=True)
 
-tasks = Table(
+tasks = sa.Table(
     "tasks",
     metadata,
-    Column("id", Uuid(as_uuid=False), primary_key=True),
-    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("title", String(255), nullable=False),
-    Column("description", Text),
-    Column("completed", Boolean, nullable=False, server_default=false()),
-    Column("created_at", Timestamp, nullable=False),
-    Column("updated_at", Timestamp, nullable=False),
-    Column("idempotency_key", String(255).with_variant(String(255, collation="C"), "postgresql")),
-    Column("idempotency_hash", String(64)),  # of what the request with the key asked for
+    sa.Column("id", sa.Uuid(as_uuid=False), primary_key=True),
+    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("title", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("completed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Column("updated_at", Timestamp, nullable=False),
+    sa.Column("idempotency_key", _ascii(255)),
+    sa.Column("idempotency_hash", sa.String(64)),  # of the body of the request with this key
 )
-Index("tasks_user_id_created_at_id_idx", tasks.c.user_id, tasks.c.created_at.desc(), tasks.c.id.desc())
+sa.Index("tasks_user_id_created_at_id_idx", tasks.c.user_id, tasks.c.created_at.desc(), tasks.c.id.desc())
 HAS_KEY = tasks.c.idempotency_key.is_not(None)
-Index(
+sa.Index(
     "tasks_user_id_idempotency_key_key",
     *(tasks.c.user_id, tasks.c.idempotency_key),
     unique=True,
