@@ -1,35 +1,16 @@
 """SQLite through SQLAlchemy's engine on aiosqlite: the embedded default, for development and for a single machine."""
 
-from __future__ import annotations
-
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Executable, event
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, UniqueViolation
+from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Executable
-
-    from server.database import Row
-
-
-BUSY_SECONDS = 0.05  # that SQLite waits by itself while another connection writes
-# Result codes of SQLite's (sqlite.org/rescode.html), without their extensions, for what a later attempt can put right.
-UNAVAILABLE = {
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-}
+BUSY_SECONDS = 0.05  # SQLite's own wait while another connection writes
 
 
 class SqliteDriver:
@@ -37,7 +18,7 @@ class SqliteDriver:
 
     Args:
         url: ``sqlite:///`` and a file.
-        connections: the largest number that is open at a time.
+        connections: the maximum number of open connections.
     """
 
     def __init__(self, url: str, connections: int) -> None:
@@ -49,16 +30,16 @@ class SqliteDriver:
             pool_size=connections,
             connect_args={"timeout": BUSY_SECONDS},
         )
-        event.listen(self._engine.sync_engine, "connect", _enforce_foreign_keys)
+
+        @event.listens_for(self._engine.sync_engine, "connect")
+        def enforce_foreign_keys(connection: Any, _record: object) -> None:
+            connection.execute("PRAGMA foreign_keys = ON")
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run one statement and return its rows.
+        """Run one statement and return its rows; raises the exceptions of ``server.database``.
 
-        While another process writes, it is tried again: SQLite's own waiting holds a thread, which no deadline ends, so
-        it is short.
-
-        Raises:
-            UniqueViolation, ForeignKeyViolation, QueryError, DatabaseUnavailable: see ``server.database``.
+        While another process writes, the statement is retried. SQLite's own wait is short because it blocks a thread,
+        which the request's deadline cannot interrupt.
         """
         while True:
             try:
@@ -67,24 +48,20 @@ class SqliteDriver:
                     return [tuple(row) for row in result]
             except DBAPIError as error:
                 code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-                if code & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise _translate(code, str(error)) from None
+                if code & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary result code
+                    raise _translate(error, code) from None
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._engine.dispose()
 
 
-def _translate(code: int, text: str) -> Exception:
+def _translate(error: DBAPIError, code: int) -> Exception:
+    """Return our exception for one of SQLite's, by its result code (sqlite.org/rescode.html)."""
     if code == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-        return UniqueViolation(text)
+        return UniqueViolation(str(error))
     if code == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return ForeignKeyViolation(text)
-    return DatabaseUnavailable(text) if code & 0xFF in UNAVAILABLE else QueryError(text)
-
-
-def _enforce_foreign_keys(connection: Any, _record: Any) -> None:
-    """SQLite checks them only when each connection asks it to."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+        return ForeignKeyViolation(str(error))
+    # SQLITE_ERROR is about the statement, like a missing table; the other operational errors are about the file.
+    unavailable = isinstance(error, OperationalError) and code & 0xFF != sqlite3.SQLITE_ERROR
+    return DatabaseUnavailable(str(error)) if unavailable else QueryError(str(error))
