@@ -1,48 +1,35 @@
-"""PostgreSQL through aiopg's connections; requests meet aiopg and psycopg2 here and in ``aiopg_connection.py`` only.
+"""PostgreSQL through aiopg's connections; only this file and ``aiopg_connection.py`` use aiopg for requests.
 
-aiopg's pool is not used: behind the fair queue of ``Database`` a stack of idle connections is all that is left of a
-pool, and aiopg's connects while it holds the lock that everybody else needs to get or return a connection.
+aiopg's pool is not used. Behind the queue of ``Database``, a stack of idle connections is enough, and aiopg's pool
+connects while it holds the lock that all others need to get or return a connection.
 """
-
-from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, cast
 
 import psycopg2
+from aiopg import Cursor
+from sqlalchemy import Executable
 from sqlalchemy.dialects import postgresql
 
-from server.database import (
-    DatabaseUnavailable,
-    ForeignKeyViolation,
-    QueryError,
-    UniqueViolation,
-    libpq_parameters,
-)
-from server.database.aiopg_connection import Connector
+from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation, libpq_parameters
+from server.database.aiopg_connection import Address, Connection, Connector
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiopg import Cursor
-    from sqlalchemy import Executable
-
-    from server.database import Row
-    from server.database.aiopg_connection import Address, Connection
-
-IDLE_SECONDS = 240.0  # below the five minutes after which serverless PostgreSQL and many firewalls drop a connection
+IDLE_SECONDS = 240.0  # less than the five minutes after which serverless PostgreSQL and many firewalls drop connections
 SWEEP_SECONDS = 30.0
-FEW_ROWS = 100  # an open cursor keeps its last result in memory; one with more makes place for a new cursor
+FEW_ROWS = 100  # an open cursor keeps its last result in memory, so it is replaced after a longer one
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
-# SQLSTATEs (PostgreSQL's appendix A), which are the same in every language and behind every pooler.
+# SQLSTATEs (PostgreSQL's appendix A) are the same in every language and behind every pooler.
 UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATION = "23503"
 READ_ONLY = "25006"  # the statement was not executed
-SERIALIZATION_FAILURES = ("40001", "40P01")  # it was undone
-SHUTDOWN = "57P"  # the server is ending or starting
+SERIALIZATION_FAILURES = ("40001", "40P01")  # the statement was undone
+SHUTDOWN = "57P"  # the server is stopping or starting
 # connection_exception, insufficient_resources, object_not_in_prerequisite_state, operator_intervention, system_error
 UNAVAILABLE = ("08", "53", "55", "57", "58")
 
@@ -57,63 +44,50 @@ class PostgresDriver:
     def __init__(self, url: str) -> None:
         self.connector = Connector(libpq_parameters(url))
         self.place = self.connector.place
-        self.idle: deque[tuple[Cursor, float]] = deque()  # each with when it was last used, the oldest first
+        self.idle: deque[tuple[Cursor, float]] = deque()  # each with the time of its last use, the oldest first
         self.sweep: asyncio.TimerHandle | None = None
-        self._compiled: dict[Executable, tuple[str, dict[str, Any]]] = {}
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run one statement and return its rows.
+        """Run one statement and return its rows; raises the exceptions of ``server.database``.
 
-        A statement that was not executed because its session is read-only is run again on a new connection, at each
-        address of the server once. One that could not be serialised is run again until it can be.
-
-        Raises:
-            UniqueViolation, ForeignKeyViolation, QueryError, DatabaseUnavailable: see ``server.database``.
+        A statement that meets a read-only session was not executed. It is run again on a new connection, once at each
+        address of the server. A statement that could not be serialised is run again until the deadline.
         """
-        text, defaults = self._compile(statement)
+        text, defaults = _compile(statement)
         values = {**defaults, **parameters}
         read_only: set[Address] = set()
+        clock = asyncio.get_running_loop().time
         while True:
             pooled = self._pop_idle()
             cursor = pooled or await self.connector.connect(read_only)
-            rows: list[Row] = []
-            clock = asyncio.get_running_loop().time
+            connection = cast("Connection", cursor.connection)
             started = clock()
             try:
                 await cursor.execute(text, values)
-                rows = await cursor.fetchall()
+                return await cursor.fetchall()
             except psycopg2.Error as error:
                 state = error.pgcode or ""
                 if state == READ_ONLY or state.startswith(SHUTDOWN):
-                    cursor.connection.close()
+                    connection.close()
                 if state == READ_ONLY and not pooled:
-                    read_only.add(cast("Connection", cursor.connection).address)
+                    read_only.add(connection.address)
                 if state != READ_ONLY and state not in SERIALIZATION_FAILURES:
-                    raise _translate(error, closed=cursor.connection.closed) from None
-            else:
-                return rows
+                    raise _translate(error, closed=connection.closed) from None
             finally:
-                if cursor.connection.closed or cursor.connection.isexecuting():
-                    cursor.connection.close()
+                if connection.closed or connection.isexecuting():
+                    connection.close()
                     self._close_idle(started)
                 else:
-                    if len(rows) > FEW_ROWS:
+                    if cursor.rowcount > FEW_ROWS:
                         cursor.close()
-                        cursor = await cursor.connection.cursor()
+                        cursor = await connection.cursor()
                     self._push_idle(cursor, clock())
 
     async def close(self) -> None:
-        """Close the idle connections; one in use is closed by its user."""
+        """Close the idle connections; the statement that uses another one closes it."""
         self._close_idle(math.inf)
         if self.sweep is not None:
             self.sweep.cancel()
-
-    def _compile(self, statement: Executable) -> tuple[str, dict[str, Any]]:
-        """Return a statement's SQL and the values that it brings along; statements live as long as their modules."""
-        if statement not in self._compiled:
-            compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
-            self._compiled[statement] = (str(compiled), dict(compiled.params))
-        return self._compiled[statement]
 
     def _pop_idle(self) -> Cursor | None:
         while self.idle:
@@ -133,15 +107,22 @@ class PostgresDriver:
         self.sweep = loop.call_later(SWEEP_SECONDS, self._close_unused) if self.idle else None
 
     def _close_idle(self, unused_since: float) -> None:
-        """Close what was not used since a moment: when one is lost, only those used later are known to live."""
+        """Close connections last used before this time: when one is lost, those used earlier may be lost as well."""
         while self.idle and self.idle[0][1] < unused_since:
             self.idle.popleft()[0].connection.close()
 
 
+@cache
+def _compile(statement: Executable) -> tuple[str, dict[str, Any]]:
+    """Return the SQL of a statement and the values it contains; statements are module constants."""
+    compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+    return str(compiled), dict(compiled.params)
+
+
 def _translate(error: psycopg2.Error, *, closed: bool) -> Exception:
-    """Return what an error of a statement means; without a SQLSTATE it is of the connection, if that is closed."""
-    text = f"{error.pgcode}: {error.diag.message_primary}" if error.pgcode else str(error).strip()
+    """Return our exception for an error of a statement; without a SQLSTATE, a closed connection is the cause."""
     state = error.pgcode or ""
+    text = f"{state}: {error.diag.message_primary}" if state else str(error).strip()
     if state == UNIQUE_VIOLATION:
         return UniqueViolation(text)
     if state == FOREIGN_KEY_VIOLATION:
