@@ -322,7 +322,7 @@ def test_the_lock_ends_with_its_transaction_so_that_no_pooler_keeps_it(empty_url
     locks = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
     with engine.connect() as connection:
         with connection.begin():
-            assert migrations._locks(connection, 1)  # noqa: SLF001
+            assert migrations._lock(connection)  # noqa: SLF001
             assert connection.scalar(locks) == 1
         assert connection.scalar(locks) == 0
 
