@@ -1,122 +1,108 @@
 """Statements on tasks. Each names the owner: no task is read or changed before its owner is checked (FR-019)."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence, Set
 from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 from zlib import crc32
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy import JSON, Boolean, TypeDecorator, bindparam, case, cast, func, literal, select, true, tuple_
-from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's too
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.postgresql import insert  # renders SQLite's ON CONFLICT too
 
 from server import clock
+from server.database import RequestDatabase, Row
 from server.database.tables import HAS_KEY, Duration, Timestamp, tasks
 from server.errors import AccessDenied, IdempotencyKeyReused, TaskChanged, TaskNotFound
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence, Set
-
-    from sqlalchemy import Dialect
-
-    from server.database import RequestDatabase, Row
 
 Task = dict[str, Any]
 
 
 class Condition(NamedTuple):
-    """What a write needs of a task: that its ``updated_at`` is one of these times, or with ``negated`` none of them."""
+    """The state in which a task may be written: ``updated_at`` is one of these times or, if negated, none of them."""
 
     times: Set[str]
     negated: bool = False
 
 
-class Times(TypeDecorator[Any]):
-    """Moments, as the keys of a JSON object: one parameter, however many there are."""
+class Times(sa.TypeDecorator[Any]):
+    """Times as the keys of a JSON object: one parameter, whatever their number."""
 
-    impl = JSON
+    impl = sa.JSON
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> dict[Any, None]:
-        """Turn each moment into what the driver takes."""
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> dict[Any, None]:
+        """Convert each time to the driver's form."""
         convert = Timestamp().process_bind_param
         return {convert(time, dialect): None for time in orjson.loads(value)}
 
 
-_columns = (
-    *(tasks.c.id, tasks.c.title, tasks.c.description, tasks.c.completed),
-    *(tasks.c.user_id, tasks.c.created_at, tasks.c.updated_at),
-)
-
+_columns = tasks.c["id", "title", "description", "completed", "user_id", "created_at", "updated_at"]
 _owned = tasks.c.user_id == bindparam("owner")
 _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
-_newest_first = (tasks.c.created_at.desc(), tasks.c.id.desc())
+_position = (tasks.c.created_at, tasks.c.id)
+_last = sa.tuple_(*(bindparam(f"last_{column.name}", type_=column.type) for column in _position))
 
-_insert = sa.insert(tasks).values({column: bindparam(column.name) for column in _columns}).returning(*_columns)
-_insert_keyed = insert(tasks).values({column: bindparam(column.name) for column in tasks.c})
-# DO NOTHING would not return the task that is there. This also waits for a transaction that is about to insert it.
-_insert_once = _insert_keyed.on_conflict_do_update(
+_insert = insert(tasks).returning(*_columns, tasks.c.idempotency_hash)
+# DO NOTHING would not return the existing task. DO UPDATE also waits for a transaction that is about to insert it.
+_insert_once = _insert.on_conflict_do_update(
     index_elements=[tasks.c.user_id, tasks.c.idempotency_key],
     index_where=HAS_KEY,
-    set_={"idempotency_key": _insert_keyed.excluded.idempotency_key},
-).returning(*_columns, tasks.c.idempotency_hash)
-_select_first = select(*_columns).where(_owned).order_by(*_newest_first).limit(bindparam("limit"))
-_last = tuple_(bindparam("last_created_at", type_=tasks.c.created_at.type), bindparam("last_id", type_=tasks.c.id.type))
-_select_next = _select_first.where(tuple_(tasks.c.created_at, tasks.c.id) < _last)
+    set_={"idempotency_key": _insert.excluded.idempotency_key},
+)
+_select_first = (
+    select(*_columns).where(_owned).order_by(*(column.desc() for column in _position)).limit(bindparam("limit"))
+)
+_select_next = _select_first.where(sa.tuple_(*_position) < _last)
 _select_one = select(*_columns).where(_this_owned)
 _select_owner = select(tasks.c.user_id).where(tasks.c.id == bindparam("task_id"))
 _delete = sa.delete(tasks).where(_this_owned).returning(tasks.c.id)
 
-# One statement, so that the count and the page are of the same moment; the count is there for an empty page too.
+# One statement, so that the count and the page are consistent. An empty page is one row with the count and NULLs.
 _page = _select_first.offset(bindparam("offset")).subquery("page")
 _total = select(func.count().label("total")).select_from(tasks).where(_owned).subquery("counted")
 _select_page = (
     select(_total.c.total, *_page.c)
-    .select_from(_total.outerjoin(_page, true()))
+    .select_from(_total.outerjoin(_page, sa.true()))
     .order_by(_page.c.created_at.desc(), _page.c.id.desc())
 )
 
-# The clock of a machine can stand still or go back; updated_at does not.
+# The machine's clock can stand still or go back; updated_at does not.
 _now = bindparam("now", type_=Timestamp)
-_later = case(
-    (tasks.c.updated_at < _now, _now),
-    else_=tasks.c.updated_at + literal(timedelta(microseconds=1), Duration),
-)
+_next_microsecond = tasks.c.updated_at + sa.literal(timedelta(microseconds=1), Duration)
 _update = (
     sa.update(tasks)
     .where(_this_owned)
     .values(
         title=func.coalesce(bindparam("new_title"), tasks.c.title),
-        description=case(
-            (bindparam("sets_description", type_=Boolean), bindparam("new_description")),
-            else_=tasks.c.description,
+        description=sa.case(
+            (bindparam("sets_description", type_=sa.Boolean), bindparam("new_description")), else_=tasks.c.description
         ),
-        completed=func.coalesce(bindparam("new_completed", type_=Boolean), tasks.c.completed),
-        updated_at=_later,
+        completed=func.coalesce(bindparam("new_completed", type_=sa.Boolean), tasks.c.completed),
+        updated_at=sa.case((tasks.c.updated_at < _now, _now), else_=_next_microsecond),
     )
     .returning(*_columns)
 )
 
 # Both databases have json_each. A list of parameters would be a statement for each length, and 2,000 take 200 ms.
 _time = func.json_each(bindparam("times", type_=Times)).table_valued("key").c.key
-_holds = tasks.c.updated_at.in_(select(cast(_time, Timestamp))) != bindparam("negated", type_=Boolean)
+_holds = tasks.c.updated_at.in_(select(sa.cast(_time, Timestamp))) != bindparam("negated", type_=sa.Boolean)
 _conditional = {statement: statement.where(_holds) for statement in (_update, _delete)}
 
 
 async def create(
     database: RequestDatabase, user_id: str, title: str, description: str | None, key: str | None = None
 ) -> tuple[Task, bool]:
-    """Store a new, open task (FR-026 to FR-028), unless the user's idempotency key has created one.
+    """Store a new, open task (FR-026 to FR-028), unless the user's idempotency key has already created one.
 
     Returns:
         The task as it is now, and whether the key had created it before.
 
     Raises:
         IdempotencyKeyReused: if the key has created a task with another title or description.
-        ForeignKeyViolation: if there is no such user.
+        ForeignKeyViolation: if the user does not exist.
     """
     now = clock.format_time(clock.now())
     values = {
@@ -127,17 +113,12 @@ async def create(
         "completed": False,
         "created_at": now,
         "updated_at": now,
+        "idempotency_key": key,
+        # A hash, because an update changes the title and the description of the task.
+        "idempotency_hash": key and sha256(orjson.dumps((title, description))).hexdigest(),
     }
-    if key is None:
-        row = await database.fetch_one(_insert, values)
-        assert row is not None  # noqa: S101  # RETURNING gives what was inserted
-        return _task(row), False
-    # A hash, because an update changes the title and the description of the task.
-    body_hash = sha256(orjson.dumps((title, description))).hexdigest()
-    row = await database.fetch_one(_insert_once, values | {"idempotency_key": key, "idempotency_hash": body_hash})
-    assert row is not None  # noqa: S101  # RETURNING gives what was inserted, or was there
-    *columns, stored_hash = row
-    if stored_hash != body_hash:
+    [(*columns, stored_hash)] = await database.fetch_all(_insert_once if key else _insert, values)
+    if stored_hash != values["idempotency_hash"]:
         raise IdempotencyKeyReused
     task = _task(columns)
     return task, task["id"] != values["id"]
@@ -146,68 +127,50 @@ async def create(
 async def list_after(database: RequestDatabase, user_id: str, last: Task | None, limit: int) -> list[Task]:
     """Return up to ``limit`` tasks of a user, newest first (FR-022): those after ``last``, or the first ones.
 
-    A long list is read in several statements that continue where the one before ended: no connection is held and no
-    turn of the event loop is long, however many tasks there are.
+    A long list is read with several statements, so that no connection is held and no turn of the event loop is long.
     """
     parameters = {"owner": user_id, "limit": limit}
     if last is None:
-        rows = await database.fetch_all(_select_first, parameters)
-    else:
-        position = {"last_created_at": last["created_at"], "last_id": last["id"]}
-        rows = await database.fetch_all(_select_next, parameters | position)
-    return [_task(row) for row in rows]
+        return [_task(row) for row in await database.fetch_all(_select_first, parameters)]
+    parameters |= {"last_created_at": last["created_at"], "last_id": last["id"]}
+    return [_task(row) for row in await database.fetch_all(_select_next, parameters)]
 
 
 async def list_page(database: RequestDatabase, user_id: str, page: int, per_page: int) -> tuple[list[Task], int]:
-    """Return one page of a user's tasks, newest first and counted from 1, and how many tasks there are in all."""
-    rows = await database.fetch_all(
-        _select_page, {"owner": user_id, "limit": per_page, "offset": (page - 1) * per_page}
-    )
+    """Return one page of a user's tasks, newest first and counted from 1, and the number of all the user's tasks."""
+    parameters = {"owner": user_id, "limit": per_page, "offset": (page - 1) * per_page}
+    rows = await database.fetch_all(_select_page, parameters)
     return [_task(row[1:]) for row in rows if row[1] is not None], rows[0][0]
 
 
 async def get(database: RequestDatabase, user_id: str, task_id: str) -> Task:
-    """Return a user's task.
-
-    Raises:
-        TaskNotFound: if there is no task with this id.
-        AccessDenied: if it belongs to another user.
-    """
+    """Return a user's task; raise ``TaskNotFound``, or ``AccessDenied`` if it belongs to another user."""
     return _task(await _fetch_owned(database, _select_one, {"owner": user_id, "task_id": task_id}))
 
 
 async def update(
     database: RequestDatabase, user_id: str, task_id: str, values: dict[str, Any], condition: Condition | None = None
 ) -> Task:
-    """Change what ``values`` holds of title, description and completed, and move ``updated_at`` (FR-035, FR-036).
+    """Set the title, description and completed that ``values`` contains; advance ``updated_at`` (FR-035, FR-036).
 
     Raises:
-        TaskNotFound, AccessDenied: as ``get``.
+        TaskNotFound, AccessDenied: like ``get``.
         TaskChanged: if the condition does not hold.
     """
-    row = await _fetch_owned(
-        database,
-        _update,
-        {
-            "owner": user_id,
-            "task_id": task_id,
-            "now": clock.format_time(clock.now()),
-            "new_title": values.get("title"),
-            "sets_description": "description" in values,
-            "new_description": values.get("description"),
-            "new_completed": values.get("completed"),
-        },
-        condition,
-    )
-    return _task(row)
+    parameters = {
+        "owner": user_id,
+        "task_id": task_id,
+        "now": clock.format_time(clock.now()),
+        "new_title": values.get("title"),
+        "sets_description": "description" in values,
+        "new_description": values.get("description"),
+        "new_completed": values.get("completed"),
+    }
+    return _task(await _fetch_owned(database, _update, parameters, condition))
 
 
 async def delete(database: RequestDatabase, user_id: str, task_id: str, condition: Condition | None = None) -> None:
-    """Delete a user's task for good (FR-041).
-
-    Raises:
-        TaskNotFound, AccessDenied, TaskChanged: as ``update``.
-    """
+    """Delete a user's task permanently (FR-041); raises the same as ``update``."""
     await _fetch_owned(database, _delete, {"owner": user_id, "task_id": task_id}, condition)
 
 
@@ -242,5 +205,5 @@ def _task(row: Sequence[Any]) -> Task:
     }
 
 
-# Changes with a release that shows tasks in another form, so that its tags do not confirm what the last one showed.
+# In every ETag: a release that shows tasks in another form must not confirm the tags of the one before.
 FORM = f"{crc32(orjson.dumps(_task([None] * len(_columns)))):08x}"

@@ -10,8 +10,6 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 # Microseconds since 1970 where the database has no type for a moment.
 time = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")

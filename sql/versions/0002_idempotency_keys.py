@@ -13,8 +13,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 key = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 has_key = sa.text("idempotency_key IS NOT NULL")
