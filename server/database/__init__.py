@@ -16,12 +16,8 @@ from sqlalchemy import Executable, false, select
 from server.database.tables import tasks
 
 Row = tuple[Any, ...]
-KEEPALIVE = {  # a server that vanished without closing the connection is noticed within a minute
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
+# A server that vanished without closing the connection is noticed within a minute.
+KEEPALIVE = parse_dsn("keepalives_idle=30 keepalives_interval=10 keepalives_count=3 tcp_user_timeout=10000")
 MAX_WAITING_STATEMENTS = 1000
 FULL_SECONDS = 10.0  # until the next attempt to open a connection that the server had no room for
 # PostgreSQL refuses FOR UPDATE where it refuses writes. It locks no row here, and SQLAlchemy leaves it out for SQLite.
@@ -71,9 +67,9 @@ class TooManyConnections(DatabaseUnavailable):
 
 
 class Driver(Protocol):
-    """Runs statements; ``place`` is the hosts and ports or the file of the database, for messages."""
+    """Runs statements."""
 
-    place: str
+    place: str  # the hosts and ports, or the file, for messages
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement, commit it, and return its rows."""
@@ -139,12 +135,7 @@ class RequestDatabase:
         self._seconds_left = timeout
 
     async def fetch_all(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run a statement and return its rows.
-
-        Raises:
-            UniqueViolation, ForeignKeyViolation: if the statement violates the schema.
-            DatabaseUnavailable: if the database does not respond in time, or cannot run statements now.
-        """
+        """Run a statement and return its rows; raises the exceptions of this module."""
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
@@ -161,10 +152,5 @@ class RequestDatabase:
         return rows[0] if rows else None
 
     async def ping(self) -> None:
-        """Return if the database accepts writes.
-
-        Raises:
-            DatabaseUnavailable: if it does not respond, or is read-only.
-            QueryError: if the schema is missing.
-        """
+        """Return if the database accepts writes; raise ``DatabaseUnavailable``, or ``QueryError`` without a schema."""
         await self.fetch_all(_ping, {})

@@ -1,11 +1,11 @@
 """Brings the schema up to date with Alembic's revisions in ``sql/``, one process at a time."""
 
+import math
 import os
 import re
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import structlog
@@ -14,7 +14,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from server.config import SQLITE_PREFIX
@@ -48,14 +48,21 @@ def migrate(database_url: str) -> None:
     Raises:
         MigrationError: if the database refuses, is not in UTF-8, or belongs to another program.
     """
+    engine = (_sqlite_engine if database_url.startswith(SQLITE_PREFIX) else _postgresql_engine)(database_url)
     try:
-        engine = (_sqlite_engine if database_url.startswith(SQLITE_PREFIX) else _postgresql_engine)(database_url)
-        try:
-            _migrate_behind_lock(engine)
-        finally:
-            engine.dispose()
+        for attempt in range(math.ceil(LOCK_SECONDS / LOCK_WAIT_SECONDS)):
+            if attempt == 1:
+                log.warning("waiting_for_schema_lock", seconds=LOCK_SECONDS)
+            if attempt > 0:
+                time.sleep(LOCK_WAIT_SECONDS)
+            with engine.begin() as connection:
+                if _lock(connection):
+                    return _upgrade(connection)
     except (SQLAlchemyError, CommandError) as error:
         raise MigrationError(str(error)) from error
+    finally:
+        engine.dispose()
+    raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
 
 
 def alembic_config(connection: Connection) -> AlembicConfig:
@@ -66,33 +73,21 @@ def alembic_config(connection: Connection) -> AlembicConfig:
     return config
 
 
-def _migrate_behind_lock(engine: Engine) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    announced = False
-    while True:
-        try:
-            with engine.begin() as connection:
-                if _lock(connection):
-                    return _upgrade(connection)
-        except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary
-                raise
-        if time.monotonic() > deadline:
-            raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
-        if not announced:
-            log.warning("waiting_for_schema_lock", seconds=LOCK_SECONDS)
-            announced = True
-        time.sleep(LOCK_WAIT_SECONDS)
-
-
 def _lock(connection: Connection) -> bool:
-    """Return whether the transaction has the lock; on SQLite, it was taken by ``BEGIN IMMEDIATE``.
+    """Return whether the transaction has got the lock.
 
     PostgreSQL's is a lock of the transaction, not of the session: a pooler in transaction mode would keep the latter.
     """
-    if connection.dialect.name == "sqlite":
-        return True
-    return bool(connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")))
+    if connection.dialect.name == "postgresql":
+        return bool(connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")))
+    try:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # stays with the file; readers do not wait for a writer
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary code
+            raise
+        return False
+    return True
 
 
 def _upgrade(connection: Connection) -> None:
@@ -105,19 +100,18 @@ def _upgrade(connection: Connection) -> None:
     config = alembic_config(connection)
     known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
     found = MigrationContext.configure(connection).get_current_revision()
-    newer = found is not None and found > known[-1] and re.fullmatch("[0-9]{4}", found)
-    if not (found is None or found in known or newer):
+    if found and not re.fullmatch("[0-9]{4}", found):
         raise MigrationError(f"alembic_version is {found}, of another program; DATABASE_URL needs its own database")
-    missing = [revision for revision in known if found is None or revision > found]
-    if found is not None:
+    missing = [revision for revision in known if revision > (found or "")]
+    if found:
         _check_columns(connection, with_nullable=not missing)
     if missing:
         command.upgrade(config, "head")
         log.info("schema_migrated", revision=known[-1], applied=missing)
-    elif newer:
-        log.warning("schema_newer", revision=found)
+    elif found in known:
+        log.info("schema_up_to_date", revision=found)
     else:
-        log.info("schema_up_to_date", revision=known[-1])
+        log.warning("schema_newer", revision=found)
 
 
 def _check_columns(connection: Connection, *, with_nullable: bool) -> None:
@@ -140,17 +134,8 @@ def _postgresql_engine(url: str) -> Engine:
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins no transactions
-        connection.execute("PRAGMA journal_mode = WAL")  # stays with the file; readers do not wait for a writer
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
+    # Without an isolation level, the driver begins no transactions of its own.
+    engine = create_engine(url, connect_args={"timeout": 0, "isolation_level": None})
     file = Path(str(engine.url.database))
     try:
         # SQLite gives its other files the same mode.
