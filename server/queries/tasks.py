@@ -45,13 +45,14 @@ _this_owned = (tasks.c.id == bindparam("task_id")) & _owned
 _position = (tasks.c.created_at, tasks.c.id)
 _last = sa.tuple_(*(bindparam(f"last_{column.name}", type_=column.type) for column in _position))
 
-_insert = insert(tasks).returning(*_columns, tasks.c.idempotency_hash)
+_new = insert(tasks)
+_insert = _new.returning(*_columns, tasks.c.idempotency_hash)
 # DO NOTHING would not return the existing task. DO UPDATE also waits for a transaction that is about to insert it.
-_insert_once = _insert.on_conflict_do_update(
+_insert_once = _new.on_conflict_do_update(
     index_elements=[tasks.c.user_id, tasks.c.idempotency_key],
     index_where=HAS_KEY,
-    set_={"idempotency_key": _insert.excluded.idempotency_key},
-)
+    set_={"idempotency_key": _new.excluded.idempotency_key},
+).returning(*_columns, tasks.c.idempotency_hash)
 _select_first = (
     select(*_columns).where(_owned).order_by(*(column.desc() for column in _position)).limit(bindparam("limit"))
 )
