@@ -81,10 +81,7 @@ class Driver(Protocol):
 class Database:
     """A driver behind a first-in, first-out queue, which the pools of the drivers' libraries do not have.
 
-    Args:
-        driver: runs the statements.
-        connections: the number of statements that may run concurrently.
-        timeout: the seconds that one request may spend.
+    Up to ``connections`` statements run concurrently. One request may spend ``timeout`` seconds.
     """
 
     def __init__(self, driver: Driver, connections: int, timeout: float) -> None:

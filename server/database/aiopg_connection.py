@@ -25,7 +25,6 @@ PQERRORS_VERBOSE = 2  # libpq-fe.h
 # invalid_authorization_specification and invalid_password, invalid_catalog_name, insufficient_privilege
 REFUSED = ("28", "3D000", "42501")
 TOO_MANY_CONNECTIONS = "53300"
-MOST_TELLING = (DatabaseRefused, TooManyConnections, DatabaseUnavailable)  # if attempts fail in different ways
 # The adapter of hstore would send a query on each new connection.
 AIOPG_OPTIONS = {"dsn": None, "timeout": None, "enable_hstore": False, "enable_uuid": False, "enable_json": False}
 
@@ -138,17 +137,13 @@ class Connector:
     libpq's own search blocks while it looks names up, and waits for an address that does not respond as long as the
     system does. Here the next attempt starts when one has failed, or after a delay, and the first connection wins.
     Attempts have no timeout of their own: the caller's deadline ends them.
-
-    Args:
-        parameters: libpq's.
     """
 
     def __init__(self, parameters: dict[str, str]) -> None:
         fields = [parameters.get(name, "").split(",") for name in Address._fields]
         count = max(map(len, fields))
-        self._hosts = [
-            Address(*host) for host in zip(*(field * (count // len(field)) for field in fields), strict=True)
-        ]
+        columns = [field * (count // len(field)) for field in fields]  # one port may be that of all hosts
+        self._hosts = [Address(*host) for host in zip(*columns, strict=True)]
         others = {name: value for name, value in parameters.items() if name not in Address._fields}
         self._options: dict[str, Any] = {**others, "client_encoding": "utf8", **AIOPG_OPTIONS}
         self.place = ", ".join(map(str, self._hosts))
@@ -159,13 +154,10 @@ class Connector:
         self._look_ups: dict[str, asyncio.Future[list[str] | Exception]] = {}
 
     async def connect(self, read_only: Collection[Address] = ()) -> aiopg.Cursor:
-        """Return the cursor of a new connection, if possible to the address that accepted the last one.
-
-        Args:
-            read_only: addresses to skip, because their servers were found to be read-only.
+        """Return the cursor of a new connection; try the address that accepted the last one first.
 
         Raises:
-            DatabaseRefused, TooManyConnections, DatabaseUnavailable: if no address accepts.
+            DatabaseRefused, TooManyConnections, DatabaseUnavailable: if all addresses fail or are ``read_only``.
         """
         good = self.last_good
         hosts = sorted(self._hosts, key=lambda host: good is None or host not in (good, good._replace(hostaddr="")))
@@ -242,7 +234,7 @@ async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Curso
             task.cancel()
         for cursor in cursors:
             cursor.connection.close()
-    kind = min(map(type, failures), key=MOST_TELLING.index)
+    kind = min(map(type, failures), key=(DatabaseRefused, TooManyConnections, DatabaseUnavailable).index)
     raise kind("; ".join(map(str, failures)))
 
 

@@ -35,11 +35,7 @@ UNAVAILABLE = ("08", "53", "55", "57", "58")
 
 
 class PostgresDriver:
-    """Runs statements on a stack of connections; the most recently used is used first.
-
-    Args:
-        url: ``postgresql://`` with any libpq parameter.
-    """
+    """Runs statements on a stack of connections; the most recently used is used first."""
 
     def __init__(self, url: str) -> None:
         self.connector = Connector(libpq_parameters(url))

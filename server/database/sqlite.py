@@ -14,12 +14,7 @@ BUSY_SECONDS = 0.05  # SQLite's own wait while another connection writes
 
 
 class SqliteDriver:
-    """Runs statements in autocommit.
-
-    Args:
-        url: ``sqlite:///`` and a file.
-        connections: the maximum number of open connections.
-    """
+    """Runs statements in autocommit, on up to ``connections`` connections."""
 
     def __init__(self, url: str, connections: int) -> None:
         self.place = url.partition(":///")[2]
