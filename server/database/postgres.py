@@ -25,8 +25,7 @@ FEW_ROWS = 100  # an open cursor keeps its last result in memory, so it is repla
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 # SQLSTATEs (PostgreSQL's appendix A) are the same in every language and behind every pooler.
-UNIQUE_VIOLATION = "23505"
-FOREIGN_KEY_VIOLATION = "23503"
+VIOLATIONS: dict[str, type[Exception]] = {"23505": UniqueViolation, "23503": ForeignKeyViolation}
 READ_ONLY = "25006"  # the statement was not executed
 SERIALIZATION_FAILURES = ("40001", "40P01")  # the statement was undone
 SHUTDOWN = "57P"  # the server is stopping or starting
@@ -119,8 +118,5 @@ def _translate(error: psycopg2.Error, *, closed: bool) -> Exception:
     """Return our exception for an error of a statement; without a SQLSTATE, a closed connection is the cause."""
     state = error.pgcode or ""
     text = f"{state}: {error.diag.message_primary}" if state else str(error).strip()
-    if state == UNIQUE_VIOLATION:
-        return UniqueViolation(text)
-    if state == FOREIGN_KEY_VIOLATION:
-        return ForeignKeyViolation(text)
-    return DatabaseUnavailable(text) if closed or state.startswith(UNAVAILABLE) else QueryError(text)
+    unavailable = closed or state.startswith(UNAVAILABLE)
+    return VIOLATIONS.get(state, DatabaseUnavailable if unavailable else QueryError)(text)

@@ -11,6 +11,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
 
 BUSY_SECONDS = 0.05  # SQLite's own wait while another connection writes
+VIOLATIONS: dict[int, type[Exception]] = {
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE: UniqueViolation,
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: ForeignKeyViolation,
+}
 
 
 class SqliteDriver:
@@ -43,20 +47,13 @@ class SqliteDriver:
                     return [tuple(row) for row in result]
             except DBAPIError as error:
                 code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-                if code & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary result code
-                    raise _translate(error, code) from None
+                primary = code & 0xFF
+                if primary != sqlite3.SQLITE_BUSY:
+                    # SQLITE_ERROR is about the statement; the other operational errors are about the file.
+                    unavailable = isinstance(error, OperationalError) and primary != sqlite3.SQLITE_ERROR
+                    kind = VIOLATIONS.get(code, DatabaseUnavailable if unavailable else QueryError)
+                    raise kind(str(error)) from None
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
-
-
-def _translate(error: DBAPIError, code: int) -> Exception:
-    """Return our exception for one of SQLite's, by its result code (sqlite.org/rescode.html)."""
-    if code == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-        return UniqueViolation(str(error))
-    if code == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return ForeignKeyViolation(str(error))
-    # SQLITE_ERROR is about the statement, like a missing table; the other operational errors are about the file.
-    unavailable = isinstance(error, OperationalError) and code & 0xFF != sqlite3.SQLITE_ERROR
-    return DatabaseUnavailable(str(error)) if unavailable else QueryError(str(error))
