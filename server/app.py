@@ -48,7 +48,11 @@ def make_server(services: Services) -> Server:
         openapi=orjson.dumps(build(ROUTES, services.config)),
         services=services,
     )
-    return Server(Router(application, ROUTES, FallbackHandler), services.config)
+    routes = {
+        route.pattern: partial(route.handler, application, route=route.pattern, contract=route.contract)
+        for route in ROUTES
+    }
+    return Server(Router(routes, partial(FallbackHandler, application)), services.config)
 
 
 @asynccontextmanager

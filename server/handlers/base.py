@@ -14,7 +14,7 @@ from server.api.operations import schema_name
 from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
-from server.http.headers import PREFLIGHT, is_allowed_preflight, refused_origin
+from server.http.headers import PREFLIGHT, refused_origin
 from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
@@ -45,7 +45,7 @@ class BaseHandler(Handler):
         """Take what the route table says: the route's pattern and contract."""
         self.route = route
         self.contract = cast("Contract", contract)  # None where no verb asks for it
-        self.exchange.on_end = self.log_request
+        self.request.on_end = self.log_request
 
     @property
     def services(self) -> Services:
@@ -65,7 +65,7 @@ class BaseHandler(Handler):
     @cached_property
     def client_address(self) -> str:
         """The client's address, as far as trusted proxies tell it."""
-        return client_address(self.request, self.services.config.trusted_proxy_hops)
+        return client_address(self.request.headers, self.request.remote_ip, self.services.config.trusted_proxy_hops)
 
     @classmethod
     @cache
@@ -80,7 +80,7 @@ class BaseHandler(Handler):
         """Run the checks that need only the head, in the contract's order."""
         logs.request_keys.set(self.request.log_keys)
         self.log_refused_origin()
-        if not is_allowed_preflight(self.request, self.services.config):  # or the page could not read the error
+        if not self.request.is_allowed_preflight:  # or the page could not read the error
             self.check_path()
             self.check_method()
             self.check_https()
@@ -92,7 +92,7 @@ class BaseHandler(Handler):
 
     def log_refused_origin(self) -> None:
         """Log an origin that is not allowed, once; only the browser knows that its page could not read the response."""
-        origin = refused_origin(self.request, self.services.config)
+        origin = refused_origin(self.request.headers, self.services.config)
         refused = self.services.refused_origins
         if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
             origin = origin[:LOGGED_ORIGIN_LENGTH].encode("unicode_escape").decode()
@@ -120,7 +120,11 @@ class BaseHandler(Handler):
             HttpsRequired: if a trusted proxy says so.
         """
         config = self.services.config
-        if config.require_https and not self.https_exempt and came_over_http(self.request, config.trusted_proxy_hops):
+        if (
+            config.require_https
+            and not self.https_exempt
+            and came_over_http(self.request.headers, config.trusted_proxy_hops)
+        ):
             raise errors.HttpsRequired
 
     async def check_rate_limit(self) -> None:
@@ -135,15 +139,15 @@ class BaseHandler(Handler):
         Raises:
             BodyTooLarge: if it exceeds ``MAX_BODY_BYTES``.
         """
-        if (self.exchange.body_length or 0) > self.services.config.max_body_bytes:
+        if (self.request.body_length or 0) > self.services.config.max_body_bytes:
             raise errors.BodyTooLarge
 
     async def drop_unwanted_body(self) -> None:
         """Read the body, if there is one that the verb does not read; raises what ``read_body`` raises."""
-        if self.exchange.body_length != 0:
+        if self.request.body_length != 0:
             operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
             if operation is None or operation.body is None:
-                await self.exchange.read_body()
+                await self.request.read_body()
 
     async def json_body(self) -> dict[str, Any]:
         """Return the request's body, valid by the schema that the verb's ``Operation`` names.
@@ -151,7 +155,7 @@ class BaseHandler(Handler):
         Raises:
             BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
         """
-        content = await self.exchange.read_body()
+        content = await self.request.read_body()
         if not is_json(self.request.headers):
             raise errors.UnsupportedMediaType
         try:
@@ -167,7 +171,7 @@ class BaseHandler(Handler):
         self.set_status(204)
         if self.route is not None:  # unknown paths have preflight requests too
             self.set_header("Allow", self.allowed_methods())
-        if is_allowed_preflight(self.request, self.services.config):
+        if self.request.is_allowed_preflight:
             for name, value in PREFLIGHT.items():
                 self.set_header(name, value)
 
@@ -192,7 +196,7 @@ class BaseHandler(Handler):
             error = errors.InternalError()
         self.set_status(error.status_code)
         if isinstance(error, errors.ClientClosedRequest):
-            self.exchange.abort()
+            self.request.abort()
         for name, value in error.headers.items():
             self.set_header(name, value)
         self.finish(orjson.dumps(error.body()))
@@ -200,7 +204,7 @@ class BaseHandler(Handler):
     def log_request(self, sent: bool) -> None:
         """Write the one ``request`` line of a request, its path without the query string."""
         request = self.request
-        if not (sent or self.exchange.response_complete):
+        if not (sent or self.request.response_complete):
             log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
         log.info(
             "request",

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from server.http.exchange import RequestHeaders
+    from server.http.request_headers import RequestHeaders
 
 DEPTH = 200  # arrays and objects within each other
 NUMBER_LENGTH = 1000  # characters

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 from tornado.netutil import bind_sockets
 
-from server.http.connection import WRITE_BYTES, Connection, ServerState
+from server.http.connection import Connection, ServerState
+from server.http.writer import WRITE_BYTES
 
 if TYPE_CHECKING:
     from server.config import Config
