@@ -37,7 +37,7 @@ class ReadyHandler(BaseHandler):
 
         They can while the database accepts writes and the process is not shutting down.
         """
-        if self.request.draining:
+        if self.request.state.draining:
             raise NotReady
         try:
             await self.services.database.for_request(READY_SECONDS).ping()

@@ -307,7 +307,6 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         if now < self._deadline:
             return
-        self._deadline = math.inf
         if self._exchange is not None:
             self._fail_body(self._exchange, errors.RequestTimeout())
         elif self._scanned and not self._dropping:

@@ -40,15 +40,13 @@ class Server:
         self._accepted = 0  # connections that are not lost yet
         self._sockets: list[socket.socket] = []
         self._opening: set[asyncio.Task[object]] = set()
-        self._checks: asyncio.TimerHandle | None = None
         self._next_warning = 0.0
         self._cut = False
 
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        port: int = self._sockets[0].getsockname()[1]
-        return port
+        return int(self._sockets[0].getsockname()[1])
 
     @property
     def in_flight(self) -> int:
@@ -56,11 +54,7 @@ class Server:
         return len(self.state.in_flight)
 
     def listen(self, port: int, host: str) -> None:
-        """Start to accept connections.
-
-        Args:
-            port: 0 for one that is free.
-            host: a name or an address; empty for every address of the machine.
+        """Start to accept connections; port 0 is any free one, and an empty host is every address of the machine.
 
         Raises:
             OSError, UnicodeError: if the port is taken, or the host is not this machine.
@@ -89,8 +83,7 @@ class Server:
     async def close(self) -> None:
         """Abort the requests in flight, and close every connection."""
         self._stop_accepting()
-        if self._checks is not None:
-            self._checks.cancel()
+        self._checks.cancel()
         for exchange in self.state.in_flight:
             exchange.end(sent=False)
         self.state.in_flight.clear()
@@ -109,11 +102,10 @@ class Server:
     def _stop_accepting(self) -> None:
         """Accept the clients that are waiting, then close the ports, which would reset waiting connections."""
         self._pause_accepting()
-        for listener in self._sockets:
+        while self._sockets:
+            listener = self._sockets.pop()
             self._accept(listener)
-        for listener in self._sockets:
             listener.close()
-        self._sockets = []
 
     def _accept(self, listener: socket.socket) -> None:
         """Accept the clients that are waiting, up to the limit."""
