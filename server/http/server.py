@@ -86,7 +86,6 @@ class Server:
         self._checks.cancel()
         for exchange in self.state.in_flight:
             exchange.end(sent=False)
-        self.state.in_flight.clear()
         for connection in self.state.connections:
             connection.abort()
         await asyncio.sleep(0)  # asyncio calls connection_lost
