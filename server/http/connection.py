@@ -22,7 +22,7 @@ from server.http.writer import Writer
 IDLE_SECONDS = 100  # Heroku's router reuses a connection for 90 seconds, and must not meet a closed one
 HEAD_SECONDS = 30
 BODY_SECONDS = 15
-SEND_SECONDS = 30  # in which the client takes no byte of a response
+SEND_SECONDS = 30  # without the client taking a byte of a response
 LINGER_SECONDS = 15  # for the client to read the last response and close; closing first could cost it that response
 HEAD_BYTES = 64 * 1024
 READ_BYTES = 16 * 1024  # at a time; a chunked body of empty lines takes the parser 7 ms for each read
@@ -68,31 +68,31 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange: Exchange | None = None
         self._deadline = self._loop.time() + IDLE_SECONDS  # for what the client is expected to send
         self._unread = bytearray()
-        self._scanned = 0  # bytes of an incomplete head that were looked through
+        self._scanned = 0  # bytes of an incomplete head that were searched for its end
         self._keep_alive: bool | None = None  # None: the parser has not accepted the head
         self._body_parsed = False
         self._body_left: int | None = 0  # bytes; None: the body is chunked
         self._framing = 0  # bytes since the last piece of a chunked body
         self._dropped = 0  # bytes
-        self._dropping = False  # everything that arrives
-        self._client_ended = False  # its side of the connection
+        self._dropping = False  # True: everything that arrives is dropped
+        self._client_ended = False  # True: the client has closed its side of the connection
         self._lost = False
 
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Take the transport, and join the connections of the server."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
         self.writer = Writer(transport)
         self.state.connections.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to read to."""
+        """Return the buffer to read into."""
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+        """Process the bytes that were read."""
         self._unread += _read_buffer[:nbytes]
         self._advance()
 
@@ -106,7 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits for the client."""
+        """Fail the handler that is waiting for the client."""
         self._lost = True
         self._unread.clear()
         self.state.connections.discard(self)
@@ -116,11 +116,11 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.fail(errors.ClientClosedRequest())
 
     def pause_writing(self) -> None:
-        """Wait until the client has taken what is written."""
+        """Keep further data until the client has taken what is written."""
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Write more."""
+        """Write the data that was kept."""
         self.writer.resume()
 
     # The parser's callbacks
@@ -144,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
     # Reading
 
     def _advance(self) -> None:
-        """Read what has arrived, up to the end of the current request."""
+        """Process what has arrived, up to the end of the current request."""
         reading = True
         while reading and self._unread:
             if self._dropping:
@@ -183,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _start(self, head: bytes, refusal: errors.ApiError | None = None) -> None:
-        """Run the handler of a request; after a refusal, the connection is closed."""
+        """Run the handler of a request; with a ``refusal``, it responds with that error and closes the connection."""
         self._scanned = self._dropped = self._framing = 0
         exchange = Exchange(self, head.decode("latin-1"))
         exchange.refusal = refusal or self._parse(exchange, head)
@@ -328,7 +328,7 @@ def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
 
 
 def _size_to_empty_line(data: bytearray) -> int:
-    """Return the size of chunked data up to where the body may end: an empty line, or what may be a part of one."""
+    """Return the size of chunked data up to the first empty line, which may end the body, or to a beginning of one."""
     end = data.find(b"\r\n\r\n")
     if end >= 0:
         return end + 4

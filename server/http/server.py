@@ -21,7 +21,7 @@ WARNING_SECONDS = 60  # between two log lines about the limit, or about failures
 RETRY_SECONDS = 1  # after accept() failed
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
 CUT_SECONDS = 0.3  # after the first signal, a second one takes effect: platforms may send one twice
-QUIET_SECONDS = 0.5  # after the last response: the client of a kept connection may not have noticed the end yet
+QUIET_SECONDS = 0.5  # after the last response: a client of a kept connection may just be sending a request
 POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class Server:
         self._check_clients()
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, finish what is in flight within these seconds, abort the rest, and close."""
+        """Stop accepting, wait up to this number of seconds for the requests in flight, abort the rest, and close."""
         self.state.draining = True
         self._stop_accepting()
         log.info("server_draining", in_flight=self.in_flight)
@@ -77,7 +77,7 @@ class Server:
         await self.close()
 
     def cut(self) -> None:
-        """Let ``drain`` end without what is still in flight; may be called in another thread."""
+        """Make ``drain`` abort what is still in flight; may be called in another thread."""
         self._cut = True
 
     async def close(self) -> None:

@@ -81,7 +81,7 @@ class Writer:
     def _bytes_taken(self) -> int:
         """Return the number of bytes that the client's system has acknowledged."""
         in_kernel = 0
-        with suppress(OSError):  # not every system tells
+        with suppress(OSError):  # not every system reports it
             client = self._transport.get_extra_info("socket")
             in_kernel = int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         return self._written - self._transport.get_write_buffer_size() - in_kernel
