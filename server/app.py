@@ -47,7 +47,11 @@ def make_server(services: Services) -> Server:
         openapi=build(),
         services=services,
     )
-    return Server(Router(application, ROUTES, BaseHandler), services.config)
+    routes = {
+        route.pattern: partial(route.handler, application, route=route.pattern, contract=route.contract)
+        for route in ROUTES
+    }
+    return Server(Router(routes, partial(BaseHandler, application)), services.config)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from server.api.contracts import Contract
 from server.api.schemas import BODIES, Schema
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
-from server.http.headers import PREFLIGHT, is_allowed_preflight, refused_origin
+from server.http.headers import PREFLIGHT, refused_origin
 from server.http.json_body import is_json, parse_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
@@ -49,7 +49,7 @@ class BaseHandler(Handler):
         self.route = route
         self.contract = cast("Contract", contract)  # None where no verb needs it
         self.services: Services = self.settings["services"]
-        self.exchange.on_end = self.log_request
+        self.request.on_end = self.log_request
 
     @cached_property
     def database(self) -> RequestDatabase:
@@ -59,7 +59,7 @@ class BaseHandler(Handler):
     @cached_property
     def client_address(self) -> str:
         """The client's address, as far as trusted proxies tell it."""
-        return client_address(self.request, self.services.config.trusted_proxy_hops)
+        return client_address(self.request.headers, self.request.remote_ip, self.services.config.trusted_proxy_hops)
 
     @property
     def body_schema(self) -> Schema | None:
@@ -72,23 +72,27 @@ class BaseHandler(Handler):
         request, config = self.request, self.services.config
         logs.request_keys.set(request.log_keys)
         self.log_refused_origin()
-        if not is_allowed_preflight(request, config):  # a page cannot read an error in response to a preflight
+        if not request.is_allowed_preflight:  # a page cannot read an error in response to a preflight
             if self.route is None:
                 raise request.refusal or errors.NotFound
             if request.method not in self.allowed_methods:
                 raise errors.MethodNotAllowed(self.allowed_methods)
-            if config.require_https and not self.https_exempt and came_over_http(request, config.trusted_proxy_hops):
+            if (
+                config.require_https
+                and not self.https_exempt
+                and came_over_http(request.headers, config.trusted_proxy_hops)
+            ):
                 raise errors.HttpsRequired
         if request.method != "OPTIONS":  # browsers send no token with a preflight
             await self.check_caller()
-        if (self.exchange.body_length or 0) > config.max_body_bytes:
+        if (self.request.body_length or 0) > config.max_body_bytes:
             raise errors.BodyTooLarge
-        if self.exchange.body_length != 0 and self.body_schema is None:
-            await self.exchange.read_body()
+        if self.request.body_length != 0 and self.body_schema is None:
+            await self.request.read_body()
 
     def log_refused_origin(self) -> None:
         """Log each refused origin once, because only the browser knows that a page could not read the response."""
-        origin = refused_origin(self.request, self.services.config)
+        origin = refused_origin(self.request.headers, self.services.config)
         refused = self.services.refused_origins
         if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
             origin = origin[:LOGGED_ORIGIN_LENGTH].encode("unicode_escape").decode()
@@ -105,7 +109,7 @@ class BaseHandler(Handler):
         Raises:
             BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
         """
-        content = await self.exchange.read_body()
+        content = await self.request.read_body()
         if not is_json(self.request.headers):
             raise errors.UnsupportedMediaType
         try:
@@ -121,7 +125,7 @@ class BaseHandler(Handler):
         self.set_status(204)
         if self.route is not None:
             self.set_header("Allow", ", ".join(self.allowed_methods))
-        if is_allowed_preflight(self.request, self.services.config):
+        if self.request.is_allowed_preflight:
             for name, value in PREFLIGHT.items():
                 self.set_header(name, value)
 
@@ -145,7 +149,7 @@ class BaseHandler(Handler):
             error = errors.InternalError()
         self.set_status(error.status_code)
         if isinstance(error, errors.ClientClosedRequest):
-            self.exchange.abort()
+            self.request.abort()
         for name, value in error.headers.items():
             self.set_header(name, value)
         self.finish(orjson.dumps(error.body()))
@@ -153,7 +157,7 @@ class BaseHandler(Handler):
     def log_request(self, sent: bool) -> None:
         """Write the ``request`` line, its path without the query string."""
         request = self.request
-        if not (sent or self.exchange.response_complete):
+        if not (sent or self.request.response_complete):
             log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
         log.info(
             "request",

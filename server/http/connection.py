@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import fcntl
 import math
 import re
 import socket
 import struct
-import sys
-import termios
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from httptools import (
-    HttpParserCallbackError,
-    HttpParserError,
-    HttpParserInvalidMethodError,
-    HttpParserUpgrade,
-    HttpRequestParser,
-)
-from tornado.httputil import RequestStartLine
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from server import errors
-from server.http.exchange import DROPPED_BYTES, Exchange, Request, RequestHeaders
+from server.config import Config
+from server.http.exchange import DROPPED_BYTES, Exchange
+from server.http.router import Router
+from server.http.writer import Writer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from server.config import Config
-    from server.http.router import Router
-
-IDLE_SECONDS = 100  # longer than the 90 seconds that Heroku's router keeps a connection, or it meets a closed one
+IDLE_SECONDS = 100  # Heroku's router reuses a connection for 90 seconds, and must not meet a closed one
 HEAD_SECONDS = 30
 BODY_SECONDS = 15
-SEND_SECONDS = 30  # in which the client takes no byte of a response
+SEND_SECONDS = 30  # without the client taking a byte of a response
 LINGER_SECONDS = 15  # for the client to read the last response and close; closing first could cost it that response
 HEAD_BYTES = 64 * 1024
 READ_BYTES = 16 * 1024  # at a time; a chunked body of empty lines takes the parser 7 ms for each read
-REFUSED_FIELDS = 100  # header fields that are read of a request that is refused
-WRITE_BYTES = 64 * 1024  # at a time; more is written when the client has taken them
 
 # https://www.iana.org/assignments/http-methods/
 METHODS = frozenset(
@@ -50,40 +33,28 @@ METHODS = frozenset(
     "MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PUT QUERY "
     "REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)(?: HTTP/([0-9])\.([0-9]))?\r\n")
-_FIELD = re.compile(rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)(?=\r\n)")
 _NOT_HTTP = re.compile(rb"\A[^!#$%&'*+.^_`|~0-9A-Za-z-]|(?<!\r)\n")  # not a method's first byte, or a bare LF
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(:[0-9]*)?")  # RFC 3986 section 3.2; no comma
-_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
-_LONG_LENGTH = re.compile(rb"(\r\ncontent-length:[ \t]*0*)[1-9][0-9]{18,}", re.IGNORECASE)
+_UPGRADE = re.compile(r"\r\nupgrade(?=:)", re.IGNORECASE)
+_LONG_LENGTH = re.compile(r"(\r\ncontent-length:[ \t]*0*)[1-9][0-9]{18,}", re.IGNORECASE)
 
 _read_buffer = memoryview(bytearray(READ_BYTES))  # of all connections: what is read is copied before the next read
 
 
-@dataclasses.dataclass(slots=True)
+@dataclass(slots=True)
 class ServerState:
-    """What the connections of a server share.
-
-    Args:
-        config: the settings.
-        router: finds the handler of a request.
-        on_lost: is called when a connection is lost.
-    """
+    """What the connections of a server share."""
 
     config: Config
     router: Router
     on_lost: Callable[[], None]
-    connections: set[Connection] = dataclasses.field(default_factory=set)
-    in_flight: set[Exchange] = dataclasses.field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
+    in_flight: set[Exchange] = field(default_factory=set)
     draining: bool = False
 
 
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection.
-
-    Args:
-        state: what it shares with the others.
-        remote_ip: the address of the client.
 
     Bytes wait in ``_unread`` until the request before them has been responded to, so that responses go out in order and
     a pipeline takes no more memory than one read.
@@ -91,48 +62,37 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, state: ServerState, remote_ip: str) -> None:
         self.state = state
-        self._remote_ip = remote_ip
+        self.remote_ip = remote_ip
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._deadline = self._loop.time() + IDLE_SECONDS  # for what the client is expected to send
-        # Reading
         self._unread = bytearray()
-        self._scanned = 0  # bytes of an incomplete head that were looked through
-        self._headers = RequestHeaders()
-        self._head_parsed = False
+        self._scanned = 0  # bytes of an incomplete head that were searched for its end
+        self._keep_alive: bool | None = None  # None: the parser has not accepted the head
         self._body_parsed = False
         self._body_left: int | None = 0  # bytes; None: the body is chunked
         self._framing = 0  # bytes since the last piece of a chunked body
-        self._dropped = 0
-        self._dropping = False  # what arrives is not read any more
-        self._reading_paused = False
-        self._client_ended = False  # its side of the connection
-        # Writing
-        self._outgoing: deque[memoryview] = deque()  # waits for the transport
-        self._writing_paused = False
+        self._dropped = 0  # bytes
+        self._dropping = False  # True: everything that arrives is dropped
+        self._client_ended = False  # True: the client has closed its side of the connection
         self._lost = False
-        self._drained: asyncio.Future[None] = self._loop.create_future()  # nothing waits for the client
-        self._drained.set_result(None)
-        self._bytes_written = 0  # to the transport
-        self._bytes_taken = -1  # by the client, at the last check
-        self._taken_at = 0.0
 
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; it is to say when it holds any bytes that the kernel does not take."""
+        """Take the transport, and join the connections of the server."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
-        transport.set_write_buffer_limits(high=0)
+        self.writer = Writer(transport)
         self.state.connections.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to read to."""
+        """Return the buffer to read into."""
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+        """Process the bytes that were read."""
         self._unread += _read_buffer[:nbytes]
         self._advance()
 
@@ -142,47 +102,33 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is None:
             return False
         if not (self._exchange.body_complete or self._dropping):
-            self._fail_body(errors.ClientClosedRequest())
+            self._fail_body(self._exchange, errors.ClientClosedRequest())
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits for the client, and end the request if its response is written."""
+        """Fail the handler that is waiting for the client."""
         self._lost = True
-        self._writing_paused = False
         self._unread.clear()
-        self._outgoing.clear()
         self.state.connections.discard(self)
         self.state.on_lost()
-        if self._drained.done():
-            self._drained = self._loop.create_future()
-        self._drained.set_exception(errors.ClientClosedRequest())
-        self._drained.exception()  # asyncio would log it if no handler is waiting
-        if (exchange := self._exchange) is not None:
-            if exchange.response_complete:
-                self._end_response(exchange)
-            exchange.fail(errors.ClientClosedRequest())
+        self.writer.fail()
+        if self._exchange is not None:
+            self._exchange.fail(errors.ClientClosedRequest())
 
     def pause_writing(self) -> None:
-        """Wait with what is to be sent until the client has taken what is written."""
-        self._writing_paused = True
+        """Keep further data until the client has taken what is written."""
+        self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Write more of what is to be sent."""
-        self._writing_paused = False
-        self._send()
-        self.response_written()
+        """Write the data that was kept."""
+        self.writer.resume()
 
     # The parser's callbacks
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field; fields after the body are trailers, which are ignored."""
-        if not self._head_parsed:
-            self._headers.add(name, value)
-
     def on_headers_complete(self) -> None:
-        """Note that the head is complete; only now does the parser know whether to keep the connection."""
-        self._head_parsed = True
+        """Note whether to keep the connection: the parser knows it only now."""
         self._keep_alive = self._parser.should_keep_alive()
+        self._body_parsed = False
 
     def on_body(self, body: bytes) -> None:
         """Give the exchange a piece of its body."""
@@ -198,29 +144,21 @@ class Connection(asyncio.BufferedProtocol):
     # Reading
 
     def _advance(self) -> None:
-        """Read what has arrived, up to the end of the current request."""
-        try:
-            while self._unread and self._read(self._exchange):
-                pass
-        except Exception:  # a mistake of ours, which asyncio logs
-            self.abort()
-            raise
+        """Process what has arrived, up to the end of the current request."""
+        reading = True
+        while reading and self._unread:
+            if self._dropping:
+                self._drop(len(self._unread))
+                self._unread.clear()
+            elif self._exchange is None:
+                reading = self._read_head()
+            elif not self._exchange.body_complete:
+                reading = self._read_body(self._exchange)
+            else:
+                self._transport.pause_reading()
+                return
         if self._client_ended and self._exchange is None:
             self._transport.close()
-
-    def _read(self, exchange: Exchange | None) -> bool:
-        """Read a part of what has arrived; return whether there is more to read."""
-        if self._dropping:
-            self._drop(len(self._unread))
-            self._unread.clear()
-            return False
-        if exchange is None:
-            return self._read_head()
-        if not exchange.body_complete:
-            return self._read_body(exchange)
-        self._reading_paused = True
-        self._transport.pause_reading()
-        return False
 
     def _read_head(self) -> bool:
         """Start the next request if its head has arrived; return whether there is more to read."""
@@ -232,98 +170,67 @@ class Connection(asyncio.BufferedProtocol):
         if 4 <= end <= HEAD_BYTES:
             head = bytes(unread[:end])
             del unread[:end]
-            self._scanned = 0
-            try:
-                request, body_length = self._parse_head(head)
-            except errors.ApiError as error:
-                self._refuse(error, head)
-            else:
-                self._start(request, body_length, keep_alive=self._keep_alive)
-            return True
-        if len(unread) > HEAD_BYTES:
-            self._refuse(errors.HeadTooLarge(), bytes(unread[:HEAD_BYTES]))
+            self._start(head)
+        elif len(unread) > HEAD_BYTES:
+            self._start(bytes(unread[:HEAD_BYTES]), errors.HeadTooLarge())
         elif _NOT_HTTP.search(unread, max(0, self._scanned - 1)):
-            self._refuse(errors.BadRequest(), bytes(unread))
+            self._start(bytes(unread), errors.BadRequest())
         else:
             if not self._scanned:
                 self._deadline = self._loop.time() + HEAD_SECONDS
             self._scanned = len(unread)
-        return False
+            return False
+        return True
 
-    def _parse_head(self, head: bytes) -> tuple[Request, int | None]:
-        """Return the request of a head, and the length of its body, which is None for a chunked one.
-
-        Raises:
-            VersionNotSupported, NotImplementedByServer, BadRequest: as their names say.
-        """
-        line = _REQUEST_LINE.match(head)
-        if line is None:
-            raise errors.BadRequest
-        if line[3] != b"1":
-            raise errors.VersionNotSupported
-        if line[1].decode() not in METHODS:
-            raise errors.NotImplementedByServer
-        error = self._parse(head)
-        if isinstance(error, HttpParserUpgrade | HttpParserInvalidMethodError) or (
-            error and (line[4] > b"1" or _LONG_LENGTH.search(head))
-        ):
-            error = self._parse(_for_llhttp(line, head))
-        version = "HTTP/1.0" if line[4] == b"0" else "HTTP/1.1"
-        coding = self._headers.get("Transfer-Encoding")
-        if coding and coding.lower() != "chunked" and self._head_parsed:
-            raise errors.NotImplementedByServer
-        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 knows neither Host nor transfer codings.
-        host = self._headers.get("Host", "" if version == "HTTP/1.0" else ",")
-        if error or not _HOST.fullmatch(host) or (coding and version == "HTTP/1.0"):
-            raise errors.BadRequest
-        request = Request(_start_line(line, version), self._headers, self._remote_ip)
-        length = self._headers.get("Content-Length", "0").lstrip("0")  # int() takes no more than 4,300 digits
-        return request, None if coding else int(length or "0")
-
-    def _parse(self, head: bytes) -> Exception | None:
-        """Feed the parser a head; return why it does not take it."""
-        self._headers = RequestHeaders()
-        self._head_parsed = self._body_parsed = False
-        error = self._feed(head)
-        if error:
-            self._parser = HttpRequestParser(self)
-        return error
-
-    def _feed(self, data: bytes) -> Exception | None:
-        try:
-            self._parser.feed_data(data)
-        except HttpParserCallbackError:  # a mistake of ours
-            raise
-        except (HttpParserError, HttpParserUpgrade) as error:
-            return error
-        return None
-
-    def _refuse(self, error: errors.ApiError, head: bytes) -> None:
-        """Respond to what cannot be routed, with what is readable of its head, and close the connection."""
-        headers = RequestHeaders()
-        for field in islice(_FIELD.finditer(head), REFUSED_FIELDS):
-            headers.add(field[1], field[2])
-        self._unread.clear()
-        self._dropping = self._body_parsed = True
-        line = _REQUEST_LINE.match(head)
-        start_line = _start_line(line, "HTTP/1.1") if line else RequestStartLine("", "", "HTTP/1.1")
-        self._start(Request(start_line, headers, self._remote_ip, error), 0, keep_alive=False)
-
-    def _start(self, request: Request, body_length: int | None, *, keep_alive: bool) -> None:
-        """Run the handler of a request."""
-        self._body_left = body_length
-        self._framing = self._dropped = 0
-        exchange = Exchange(self, request, body_length, keep_alive=keep_alive)
-        request.connection = exchange
+    def _start(self, head: bytes, refusal: errors.ApiError | None = None) -> None:
+        """Run the handler of a request; with a ``refusal``, it responds with that error and closes the connection."""
+        self._scanned = self._dropped = self._framing = 0
+        exchange = Exchange(self, head.decode("latin-1"))
+        exchange.refusal = refusal or self._parse(exchange, head)
+        if exchange.refusal is not None:
+            self._dropping = self._body_parsed = True
+        self._body_left = exchange.body_length
         if self._body_parsed:
             exchange.complete_body()
         self._deadline = math.inf if self._body_parsed else self._loop.time() + BODY_SECONDS
         self._exchange = exchange
         self.state.in_flight.add(exchange)
-        self.state.router.run(request)
+        self.state.router.run(exchange)
+
+    def _parse(self, exchange: Exchange, head: bytes) -> errors.ApiError | None:
+        """Set the exchange's ``keep_alive`` and ``body_length``, or return why the request cannot be served."""
+        if not exchange.method:
+            return errors.BadRequest()
+        if not exchange.version.startswith("HTTP/1."):
+            return errors.VersionNotSupported()
+        if exchange.method not in METHODS:
+            return errors.NotImplementedByServer()
+        self._keep_alive = None
+        valid = self._feed(head) or self._feed(_for_llhttp(exchange, head))
+        coding = exchange.headers.get("Transfer-Encoding")
+        if coding and coding.lower() != "chunked" and self._keep_alive is not None:
+            return errors.NotImplementedByServer()
+        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings.
+        http_1_0 = exchange.version == "HTTP/1.0"
+        host = exchange.headers.get("Host", "" if http_1_0 else ",")
+        if not valid or not _HOST.fullmatch(host) or (coding and http_1_0):
+            return errors.BadRequest()
+        exchange.keep_alive = bool(self._keep_alive)
+        length = exchange.headers.get("Content-Length", "").lstrip("0")
+        exchange.body_length = None if coding else int(length[:19] or "0")  # int() refuses more than 4,300 digits
+        return None
+
+    def _feed(self, data: bytes) -> bool:
+        """Feed the parser; return whether it accepts the data."""
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._parser = HttpRequestParser(self)
+            return False
+        return True
 
     def _read_body(self, exchange: Exchange) -> bool:
-        """Read what has arrived of the body, and return whether there is more to read."""
+        """Read what has arrived of the body; return whether there is more to read."""
         unread = self._unread
         if self._body_left is None:
             size = _size_to_empty_line(unread)
@@ -335,21 +242,19 @@ class Connection(asyncio.BufferedProtocol):
             return False
         piece = bytes(unread[:size])
         del unread[:size]
-        if self._feed(piece):
-            self._fail_body(errors.BadRequest())
+        if not self._feed(piece):
+            self._fail_body(exchange, errors.BadRequest())
         elif self._body_parsed:
             self._deadline = math.inf
             exchange.complete_body()
             if exchange.ended:
                 self._next(exchange)
         elif self._framing > HEAD_BYTES:  # a chunk extension or trailers
-            self._fail_body(errors.BodyTooLarge())
+            self._fail_body(exchange, errors.BodyTooLarge())
         return True
 
-    def _fail_body(self, error: errors.ApiError) -> None:
+    def _fail_body(self, exchange: Exchange, error: errors.ApiError) -> None:
         """Fail the body of the current request, and read nothing that follows it."""
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101
         self._deadline = math.inf
         self._dropping = True
         exchange.keep_alive = False
@@ -362,46 +267,16 @@ class Connection(asyncio.BufferedProtocol):
         if self._dropped > DROPPED_BYTES:
             self.abort()
 
-    # Writing
+    # Between requests
 
-    def write(self, head: bytes, chunk: bytes = b"") -> asyncio.Future[None]:
-        """Send data; what the client is not ready for waits here, a large chunk without a copy.
-
-        Returns:
-            Done when the client is ready for more; failed if the connection is lost.
-        """
-        if self._lost:
-            return self._drained
-        if len(chunk) < WRITE_BYTES and not self._outgoing and not self._writing_paused:  # nearly always
-            self._bytes_written += len(head) + len(chunk)
-            self._transport.write(head + chunk)
+    def response_written(self, exchange: Exchange) -> None:
+        """End the exchange when the client has taken its response."""
+        if self.writer.drained.done():
+            self._end(exchange)
         else:
-            self._outgoing += (memoryview(head), memoryview(chunk))
-            self._send()
-        if (self._outgoing or self._writing_paused) and self._drained.done():
-            self._drained = self._loop.create_future()
-        return self._drained
+            self.writer.drained.add_done_callback(lambda _: self._end(exchange))
 
-    def _send(self) -> None:
-        """Hand to the transport what waits, as far as the client is ready for it."""
-        while self._outgoing and not self._writing_paused:
-            data = self._outgoing.popleft()
-            if len(data) > WRITE_BYTES:
-                self._outgoing.appendleft(data[WRITE_BYTES:])
-                data = data[:WRITE_BYTES]
-            self._bytes_written += len(data)
-            self._transport.write(data)
-        if not self._outgoing and not self._writing_paused and not self._drained.done():
-            self._drained.set_result(None)
-
-    def response_written(self) -> None:
-        """Go on with the next request, if the response of the current one is complete and sent."""
-        exchange = self._exchange
-        waiting = self._outgoing or self._writing_paused
-        if exchange is not None and exchange.response_complete and not exchange.ended and not waiting:
-            self._end_response(exchange)
-
-    def _end_response(self, exchange: Exchange) -> None:
+    def _end(self, exchange: Exchange) -> None:
         self.state.in_flight.discard(exchange)
         exchange.end(sent=not self._lost)
         if not self._lost and (exchange.body_complete or not exchange.keep_alive):
@@ -415,14 +290,12 @@ class Connection(asyncio.BufferedProtocol):
             with suppress(OSError):  # the client has reset the connection
                 self._transport.write_eof()
         self._deadline = self._loop.time() + (LINGER_SECONDS if self._dropping else IDLE_SECONDS)
-        if self._reading_paused:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._transport.resume_reading()
         if self._unread or self._client_ended:
             self._loop.call_soon(self._advance)
 
     def abort(self, *, reset: bool = False) -> None:
-        """Close the connection without sending what waits here; with ``reset``, the client sees that it was cut."""
+        """Close the connection without sending what is waiting; with ``reset``, the client gets an error."""
         if reset and not self._lost:
             linger = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -430,48 +303,32 @@ class Connection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """Act on a client that keeps the server waiting; called once a second with the time of the loop."""
-        if self._outgoing or self._writing_paused:
-            taken = self._bytes_written - self._transport.get_write_buffer_size() - self._bytes_in_kernel()
-            if taken > self._bytes_taken:
-                self._bytes_taken, self._taken_at = taken, now
-            elif now - self._taken_at >= SEND_SECONDS:
-                self.abort()
-        else:
-            self._bytes_taken, self._taken_at = -1, now
+        if self.writer.stalled_seconds(now) >= SEND_SECONDS:
+            self.abort()
         if now < self._deadline:
             return
-        self._deadline = math.inf
         if self._exchange is not None:
-            self._fail_body(errors.RequestTimeout())
+            self._fail_body(self._exchange, errors.RequestTimeout())
         elif self._scanned and not self._dropping:
-            self._refuse(errors.RequestTimeout(), bytes(self._unread))
+            self._start(bytes(self._unread), errors.RequestTimeout())
         else:
             self.abort()
 
-    def _bytes_in_kernel(self) -> int:
-        """Return the number of bytes that our kernel has taken and the client's has not acknowledged."""
-        with suppress(OSError):  # the socket is closed
-            client = self._transport.get_extra_info("socket")
-            return int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return 0
 
+def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
+    """Return the head in a form that llhttp accepts if HTTP does.
 
-def _start_line(line: re.Match[bytes], version: str) -> RequestStartLine:
-    return RequestStartLine(line[1].decode(), line[2].decode("latin-1"), version)
-
-
-def _for_llhttp(line: re.Match[bytes], head: bytes) -> bytes:
-    """Return a head for which llhttp does what HTTP asks for, where it is stricter or does more.
-
-    It knows some methods and no HTTP/1.2, takes lengths of up to 64 bits, and stops parsing at ``Upgrade``, which a
+    llhttp knows some methods and no HTTP/1.2, takes lengths of up to 64 bits, and stops parsing at ``Upgrade``, which a
     server may ignore (RFC 9110 sections 2.5, 8.6 and 7.8).
     """
-    rest = _LONG_LENGTH.sub(rb"\g<1>999999999999999999", _UPGRADE.sub(rb"\r\nx-upgrade", head[line.end() - 2 :]))
-    return b"POST %s HTTP/1.%d%s" % (line[2], min(int(line[4]), 1), rest)
+    fields = "\r\n" + head.decode("latin-1").partition("\r\n")[2]
+    fields = _LONG_LENGTH.sub(r"\g<1>999999999999999999", _UPGRADE.sub("\r\nx-upgrade", fields))
+    version = "HTTP/1.0" if exchange.version == "HTTP/1.0" else "HTTP/1.1"
+    return f"POST {exchange.uri} {version}{fields}".encode("latin-1")
 
 
 def _size_to_empty_line(data: bytearray) -> int:
-    """Return the size of chunked data up to where the body may end: an empty line, or what may be a part of one."""
+    """Return the size of chunked data up to the first empty line, which may end the body, or to a beginning of one."""
     end = data.find(b"\r\n\r\n")
     if end >= 0:
         return end + 4

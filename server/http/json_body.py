@@ -1,38 +1,34 @@
-"""JSON in: which bodies are JSON, and parsing them strictly."""
-
-from __future__ import annotations
+"""Strict parsing of JSON bodies."""
 
 import json
 import math
 import re
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from server.http.exchange import RequestHeaders
+from server.http.request_headers import RequestHeaders
 
-DEPTH = 200  # arrays and objects within each other
-NUMBER_LENGTH = 1000  # characters
-INTEGER_LENGTH = 19  # characters; longer ones are converted to floats
-
-MAX_VALUES = 10_000  # commas and brackets, wherever they stand; more hold the event loop for too long
+MAX_DEPTH = 200  # nested arrays and objects
+MAX_NUMBER_LENGTH = 1000  # characters
+INTEGER_LENGTH = 19  # characters; a thousand integers of a thousand digits hold the event loop for 30 ms, floats do not
+MAX_VALUES = 10_000  # commas and brackets, also within strings; more hold the event loop for too long
 
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
-_ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # of half a surrogate pair, or of NUL
+_ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # a surrogate or NUL
 
 
 def is_json(headers: RequestHeaders) -> bool:
-    """Tell whether a body is plain JSON by its head; one without a type is."""
+    """Tell whether the headers describe JSON without a content coding; a body without Content-Type is JSON."""
     media_type = headers.get("Content-Type", "application/json").partition(";")[0].strip()
     return headers.get("Content-Encoding", "identity").lower() == "identity" and bool(_JSON_TYPE.fullmatch(media_type))
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON text that every party reads alike (RFC 8259; RFC 7493, I-JSON, section 2).
+    """Return the value of a JSON text that all parsers read alike (RFC 8259; RFC 7493, I-JSON, section 2).
 
     Raises:
-        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, text that no database
-            stores (half of a surrogate pair, NUL), or more than ``MAX_VALUES`` values.
+        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, text that databases
+            cannot store (half of a surrogate pair, NUL), or more than ``MAX_VALUES`` values.
     """
     try:
         text = body.decode("utf-8")
@@ -45,10 +41,10 @@ def parse_json(body: bytes) -> Any:
         raise ValueError(f"More than {MAX_VALUES} values")
     try:
         value = _decoder.decode(text)
-        if _ESCAPE.search(text) or brackets > DEPTH:
-            _check(value, DEPTH)
     except RecursionError:
         raise ValueError("Nested too deeply") from None
+    if _ESCAPE.search(text) or brackets > MAX_DEPTH:
+        _check(value, MAX_DEPTH)
     return value
 
 
@@ -60,29 +56,28 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _bounded(digits: str) -> int | float:
-    if len(digits) > NUMBER_LENGTH:
+def _integer(digits: str) -> int | float:
+    if len(digits) > MAX_NUMBER_LENGTH:
         raise ValueError("A number is too long")
-    # No schema has a number past 64 bits, and a thousand integers of a thousand digits hold the event loop for 30 ms.
     return int(digits) if len(digits) < INTEGER_LENGTH else float(digits)
 
 
 def _finite(digits: str) -> float:
-    if len(digits) > NUMBER_LENGTH or not math.isfinite(number := float(digits)):
+    if len(digits) > MAX_NUMBER_LENGTH or not math.isfinite(number := float(digits)):
         raise ValueError("A number is too large or too long")
     return number
 
 
 _decoder = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
 )
 
 
 def _check(value: Any, depth: int) -> None:
-    """Look for text that no database stores, and for values deeper than this many arrays and objects."""
+    """Refuse text that databases cannot store, and more than ``depth`` nested arrays and objects."""
     if isinstance(value, str):
         try:
             value.encode()

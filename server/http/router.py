@@ -1,73 +1,51 @@
-"""Finds the handler of a request, with one look into a dictionary of path segments, and runs it."""
-
-from __future__ import annotations
+"""Finds the handler of a request in a dictionary of path segments, and runs it."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from server.http.exchange import Exchange
+from server.http.handler import Handler
 
-    from tornado.web import Application, RequestHandler
-
-    from server.http.exchange import Request
-    from server.routes import Route
-
-
-class Target(NamedTuple):
-    """A handler, and the arguments of its ``initialize``."""
-
-    handler: type[RequestHandler]
-    arguments: dict[str, Any]
+MakeHandler = Callable[[Exchange], Handler]
 
 
 class Router:
-    """Routes requests to the handlers of an application.
+    """Routes requests to handlers.
 
-    Segments are compared decoded, so that ``%74asks`` is ``tasks`` and ``%2F`` does not separate any (RFC 3986 section
-    2.4). A parameter stands for the whole last segment.
+    Segments are compared decoded: ``%74asks`` is ``tasks``, and ``%2F`` is not a separator (RFC 3986 section 2.4).
 
     Args:
-        application: what the handlers belong to.
-        routes: the API.
-        fallback: the handler of every other path, and of requests that are refused before they are routed.
+        routes: by the pattern of a path, like ``/tasks/{id}``; only the last segment may be a parameter.
+        fallback: for every other path, and for requests that are refused before they are routed.
     """
 
-    def __init__(self, application: Application, routes: Sequence[Route], fallback: type[RequestHandler]) -> None:
-        self._application = application
-        self._running: set[asyncio.Task[None]] = set()
-        self._fallback = Target(fallback, {})
-        self._fixed: dict[tuple[str, ...], Target] = {}
-        self._parametrised: dict[tuple[str, ...], Target] = {}
-        self._longest = max(route.pattern.count("/") for route in routes) + 1
-        for route in routes:
-            *parents, last = route.pattern.split("/")
-            target = Target(route.handler, {"route": route.pattern, "contract": route.contract})
-            if last.startswith("{"):
-                self._parametrised[tuple(parents)] = target
-            else:
-                self._fixed[*parents, last] = target
+    def __init__(self, routes: Mapping[str, MakeHandler], fallback: MakeHandler) -> None:
+        self._fallback = fallback
+        self._routes: dict[tuple[str | None, ...], MakeHandler] = {}
+        for pattern, make_handler in routes.items():
+            *parents, last = pattern.split("/")
+            self._routes[*parents, None if last.startswith("{") else last] = make_handler
+        self._longest = max(map(len, self._routes))
 
-    def run(self, request: Request) -> None:
+    def run(self, exchange: Exchange) -> None:
         """Start the handler of a request.
 
         ``Application`` would start it through a delegate that also collects the body and adds two callbacks.
         """
-        target, parameters = self._find(request.path) if request.refusal is None else (self._fallback, [])
-        handler = target.handler(self._application, request, **target.arguments)
-        task = asyncio.get_running_loop().create_task(handler._execute([], *parameters))  # noqa: SLF001
-        self._running.add(task)  # asyncio itself keeps no task alive
-        task.add_done_callback(self._running.discard)
+        make_handler, parameters = self._find(exchange.path) if exchange.refusal is None else (self._fallback, [])
+        coroutine = make_handler(exchange)._execute([], *parameters)  # noqa: SLF001
+        exchange.task = asyncio.get_running_loop().create_task(coroutine)
 
-    def _find(self, path: str) -> tuple[Target, list[Any]]:
-        """Return what a path leads to, and the values of its parameters."""
+    def _find(self, path: str) -> tuple[MakeHandler, list[Any]]:
+        """Return the handler of a path, and the values of the path's parameters."""
         segments = path.split("/", self._longest)
         if "%" in path and len(segments) <= self._longest:  # unquoting 30,000 segments takes 100 ms
             segments = list(map(unquote, segments))
-        if target := self._fixed.get(tuple(segments)):
-            return target, []
-        last = segments.pop()
-        if last and (target := self._parametrised.get(tuple(segments))):
-            return target, [last]
+        if make_handler := self._routes.get(tuple(segments)):
+            return make_handler, []
+        *parents, last = segments
+        if last and (make_handler := self._routes.get((*parents, None))):
+            return make_handler, [last]
         return self._fallback, []

@@ -1,31 +1,27 @@
 """The listening sockets, the limit on connections, and draining."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import socket
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 from tornado.netutil import bind_sockets
 
-from server.http.connection import WRITE_BYTES, Connection, ServerState
-
-if TYPE_CHECKING:
-    from server.config import Config
-    from server.http.router import Router
+from server.config import Config
+from server.http.connection import Connection, ServerState
+from server.http.router import Router
+from server.http.writer import WRITE_BYTES
 
 RESERVED_DESCRIPTORS = 40  # for the log, the event loop, name look-ups, and modules that are imported late
 DESCRIPTORS_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
 WARNING_SECONDS = 60  # between two log lines about the limit, or about failures of accept()
 RETRY_SECONDS = 1  # after accept() failed
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
-CUT_SECONDS = 0.3  # after the first signal, a second one has its effect: platforms may send one twice
-QUIET_SECONDS = 0.5  # after the last response: the client of a kept connection may not have noticed the end yet
+CUT_SECONDS = 0.3  # after the first signal, a second one takes effect: platforms may send one twice
+QUIET_SECONDS = 0.5  # after the last response: a client of a kept connection may just be sending a request
 POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
@@ -34,12 +30,8 @@ log = structlog.get_logger()
 class Server:
     """Accepts connections up to a limit, and closes them without losing a request.
 
-    At the limit, new clients wait in the system's queue. Without one, the limit is that on descriptors: there accept()
-    fails again and again, and the database gets no connection either.
-
-    Args:
-        router: finds the handler of a request.
-        config: the settings.
+    At the limit, new clients wait in the system's queue. Without it, the process would run out of descriptors: accept()
+    would fail again and again, and the database could not connect either.
     """
 
     def __init__(self, router: Router, config: Config) -> None:
@@ -48,27 +40,21 @@ class Server:
         self._accepted = 0  # connections that are not lost yet
         self._sockets: list[socket.socket] = []
         self._opening: set[asyncio.Task[object]] = set()
-        self._checks: asyncio.Task[None] | None = None
         self._next_warning = 0.0
         self._cut = False
 
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        port: int = self._sockets[0].getsockname()[1]
-        return port
+        return int(self._sockets[0].getsockname()[1])
 
     @property
     def in_flight(self) -> int:
-        """The number of requests whose response is not sent yet."""
+        """The number of requests with a response that is not sent yet."""
         return len(self.state.in_flight)
 
     def listen(self, port: int, host: str) -> None:
-        """Start to accept connections.
-
-        Args:
-            port: 0 for one that is free.
-            host: a name or an address; empty for every address of the machine.
+        """Start to accept connections; port 0 is any free one, and an empty host is every address of the machine.
 
         Raises:
             OSError, UnicodeError: if the port is taken, or the host is not this machine.
@@ -78,10 +64,10 @@ class Server:
             # Connections inherit it: the kernel takes no more of a response than the client has room for, and this.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BYTES)
         self._resume_accepting()
-        self._checks = asyncio.create_task(self._check_clients())
+        self._check_clients()
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, finish what is in flight within these seconds, abort the rest, and close."""
+        """Stop accepting, wait up to this number of seconds for the requests in flight, abort the rest, and close."""
         self.state.draining = True
         self._stop_accepting()
         log.info("server_draining", in_flight=self.in_flight)
@@ -91,18 +77,16 @@ class Server:
         await self.close()
 
     def cut(self) -> None:
-        """Let ``drain`` end without what is still in flight; may be called in another thread."""
+        """Make ``drain`` abort what is still in flight; may be called in another thread."""
         self._cut = True
 
     async def close(self) -> None:
         """Abort the requests in flight, and close every connection."""
         self._stop_accepting()
-        if self._checks is not None:
-            self._checks.cancel()
+        self._checks.cancel()
         for exchange in self.state.in_flight:
             exchange.end(sent=False)
-        self.state.in_flight.clear()
-        for connection in list(self.state.connections):
+        for connection in self.state.connections:
             connection.abort()
         await asyncio.sleep(0)  # asyncio calls connection_lost
 
@@ -115,16 +99,15 @@ class Server:
             asyncio.get_running_loop().remove_reader(listener)
 
     def _stop_accepting(self) -> None:
-        """Accept the clients that are waiting, then close the ports: that would reset them, whatever they had sent."""
+        """Accept the clients that are waiting, then close the ports, which would reset waiting connections."""
         self._pause_accepting()
-        for listener in self._sockets:
+        while self._sockets:
+            listener = self._sockets.pop()
             self._accept(listener)
-        for listener in self._sockets:
             listener.close()
-        self._sockets = []
 
     def _accept(self, listener: socket.socket) -> None:
-        """Accept the clients that are waiting, as far as there is room for them."""
+        """Accept the clients that are waiting, up to the limit."""
         loop = asyncio.get_running_loop()
         while self._accepted < self._max_connections:
             try:
@@ -134,21 +117,18 @@ class Server:
             except ConnectionAbortedError:  # by the client, while it waited
                 continue
             except OSError as error:
-                if self._may_warn():
-                    log.warning("accept_failed", reason=str(error))
+                self._warn("accept_failed", reason=str(error))
                 self._pause_accepting()
                 loop.call_later(RETRY_SECONDS, self._resume_accepting)
                 return
             self._accepted += 1
             client.setblocking(False)
-            opening = loop.create_task(
-                loop.connect_accepted_socket(partial(Connection, self.state, address[0]), client)
-            )
-            self._opening.add(opening)  # asyncio itself keeps no task alive
+            protocol = partial(Connection, self.state, address[0])
+            opening = loop.create_task(loop.connect_accepted_socket(protocol, client))
+            self._opening.add(opening)  # asyncio keeps weak references to tasks only
             opening.add_done_callback(self._opened)
         self._pause_accepting()
-        if self._may_warn():
-            log.warning("connections_full", connections=self._accepted)
+        self._warn("connections_full", connections=self._accepted)
 
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
@@ -160,30 +140,24 @@ class Server:
             self._resume_accepting()
         self._accepted -= 1
 
-    def _may_warn(self) -> bool:
-        """Return whether the last warning was long enough ago, and note this one."""
+    def _warn(self, event: str, **keys: object) -> None:
+        """Log a warning, unless the last one was less than ``WARNING_SECONDS`` ago."""
         now = asyncio.get_running_loop().time()
-        if now < self._next_warning:
-            return False
-        self._next_warning = now + WARNING_SECONDS
-        return True
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_SECONDS
+            log.warning(event, **keys)
 
-    async def _check_clients(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            for connection in list(self.state.connections):
-                try:
-                    connection.check(clock())
-                except Exception:  # one connection must not end the checks of all
-                    log.error("internal_error", method=None, route=None, exc_info=True)  # no request is concerned
-                    connection.abort()
+    def _check_clients(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._checks = loop.call_later(CHECK_SECONDS, self._check_clients)
+        for connection in self.state.connections:
+            connection.check(loop.time())
 
     async def _finish_requests(self) -> None:
-        """Return when no request is in flight, and for a while none has arrived on the connections that are still open.
+        """Return when no request is in flight, and none has arrived for ``QUIET_SECONDS`` on the connections left.
 
-        What arrives there is responded to with ``Connection: close``; a connection is closed without a response only if
-        no client has used one for that while.
+        Those that arrive get a response with ``Connection: close``. Without the wait, the server could close a
+        connection on which a client is just sending a request.
         """
         clock = asyncio.get_running_loop().time
         started = quiet_since = clock()
@@ -196,15 +170,13 @@ class Server:
 
 
 def _max_connections(statements: int) -> int:
-    """Return how many clients to accept: one for each descriptor that statements and the process itself do not need."""
-    descriptors = _raise_descriptor_limit()
-    return max(descriptors - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_STATEMENT * statements, descriptors // 2)
+    """Return the number of descriptors that concurrent statements and the process itself do not need.
 
-
-def _raise_descriptor_limit() -> int:
-    """Raise the limit on descriptors as far as the platform allows, and return it."""
+    The limit on descriptors is raised first, as far as the platform allows.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS says that there is no limit, and refuses to have none
+    with suppress(OSError, ValueError):  # macOS reports no limit, and refuses to set none
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if now == resource.RLIM_INFINITY else now
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = sys.maxsize if limit == resource.RLIM_INFINITY else limit
+    return max(descriptors - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_STATEMENT * statements, descriptors // 2)
