@@ -1,7 +1,6 @@
 """Writes log lines to standard output in a thread of its own, so that no reader of the log can delay a request."""
 
-from __future__ import annotations
-
+import math
 import os
 import select
 import threading
@@ -11,9 +10,9 @@ import structlog
 
 from server import clock
 
-QUEUE_BYTES = 1024 * 1024  # some 3,000 requests
-BATCH_SECONDS = 0.01  # in which lines gather; a thread that wakes up for each of them costs the event loop more
-RETRY_SECONDS = 0.1  # after standard output has failed
+QUEUE_BYTES = 1024 * 1024  # about 3,000 requests
+BATCH_SECONDS = 0.01  # in which lines gather; a thread that wakes up for each line costs the event loop more
+RETRY_SECONDS = 0.1  # after a write to standard output has failed
 STALL_SECONDS = 0.5  # without a byte written, after which the end of the process does not wait for the reader
 STANDARD_OUTPUT = 1
 
@@ -23,15 +22,15 @@ log = structlog.get_logger()
 class LineWriter(threading.Thread):
     """Writes lines in their order, many with one call.
 
-    Lines that find the queue full are dropped and counted; the count is logged once the reader takes lines again. A
-    write that fails (no reader, no room on the disk) is tried again, so that a line which was written in part is
-    completed. The thread may block in a write: other processes share the descriptor's ``O_NONBLOCK``, so it is not
-    ours to set. A blocked thread cannot be stopped, so it is a daemon.
+    Lines that do not fit into the queue are dropped and counted; the count is logged once the reader takes lines again.
+    A failed write (no reader, a full disk) is retried, so that a line of which a part was written is completed. The
+    thread may block in a write: other processes share the descriptor's ``O_NONBLOCK``, so the server does not set it. A
+    blocked thread cannot be stopped, so it is a daemon.
     """
 
     def __init__(self) -> None:
         super().__init__(name="log", daemon=True)
-        self.lock = threading.RLock()  # a warning of the garbage collector may come while a line is queued
+        self.lock = threading.RLock()  # the garbage collector may log a warning while a line is queued
         self._queued = threading.Condition(self.lock)
         self._queue: list[bytes] = []
         self._queue_bytes = 0
@@ -54,10 +53,10 @@ class LineWriter(threading.Thread):
             self._queue.append(data)
             self._queue_bytes += len(data)
 
-    debug = info = warning = error = critical = write  # what structlog calls
+    debug = info = warning = error = critical = write  # structlog calls these
 
-    def wait(self, seconds: float) -> None:
-        """Return once every line is written, none has been for a while, or this many seconds have passed."""
+    def wait(self, seconds: float = math.inf) -> None:
+        """Return once every line is written, the reader has stalled, or this many seconds have passed."""
         started = time.monotonic()
         while self._queue or self._writing:
             if time.monotonic() > min(started + seconds, max(started, self._written_at) + STALL_SECONDS):
@@ -77,14 +76,14 @@ class LineWriter(threading.Thread):
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 log.warning("log_lines_dropped", count=dropped, since=self._dropped_since)
-            piece = bytearray()
+            batch = bytearray()
             for line in lines:
                 # A pipe takes this much in one piece: lines of processes that share it are not mixed.
-                if len(piece) + len(line) > select.PIPE_BUF:
-                    self._write_all(piece)
-                    piece = bytearray()
-                piece += line
-            self._write_all(piece)
+                if len(batch) + len(line) > select.PIPE_BUF:
+                    self._write_all(batch)
+                    batch = bytearray()
+                batch += line
+            self._write_all(batch)
 
     def _write_all(self, data: bytearray) -> None:
         rest = memoryview(data)
