@@ -1,32 +1,23 @@
 """Limits on attempts to register and log in; their notation and the storage on Redis are the ``limits`` library's."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import math
 import time
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from operator import methodcaller
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
+from limits import RateLimitItem
 
 from server.errors import TooManyRequests
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from limits import RateLimitItem
-    from limits.storage import RedisStorage
-
-    from server.security.redis_storage import SharedStorage
-
 MAX_KEYS = 100_000  # addresses and emails that are remembered; with one attempt each they take 34 MB
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -34,9 +25,8 @@ log = structlog.get_logger()
 class MemoryStorage:
     """Moving windows in this process's memory, with the methods of the ``limits`` library's storages.
 
-    The library's own storage in memory looks at every key after each attempt, and never forgets one. Here a call takes
-    the same time however many keys there are: all have the same ``expiry``, so the one whose last attempt is the oldest
-    expires first.
+    The library's own storage in memory visits every key after each attempt, and never forgets one. Here the time of a
+    call does not depend on the number of keys: all have the same ``expiry``, so the least recently used expires first.
     """
 
     def __init__(self) -> None:
@@ -51,7 +41,7 @@ class MemoryStorage:
             return False
         times.append(now)
         self.times.move_to_end(key)
-        for _ in range(2):  # one key more than can be new, so that the expired ones become fewer
+        for _ in range(2):  # one more than the keys that an attempt adds, so that the expired ones become fewer
             oldest = next(iter(self.times.values()))
             if oldest[-1] < now - expiry or len(self.times) > MAX_KEYS:
                 self.times.popitem(last=False)
@@ -69,17 +59,17 @@ class RateLimiter:
     """Counts attempts.
 
     Args:
-        limit: attempts in a time; None: no limit.
-        storage: where to count: ``memory://``, or the URL of a Redis in the notation of the ``limits`` library.
+        limit: the attempts that are allowed in a time; None for no limit.
+        storage: where to count: ``memory://`` or the URL of a Redis.
     """
 
     def __init__(self, limit: RateLimitItem | None, storage: str) -> None:
         self._limit = limit
         self._logins: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._memory = MemoryStorage()
-        self._shared: SharedStorage | None = None
+        self._shared = None
         if storage != "memory://":
-            from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # the client costs time and memory at start
+            from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # redis-py costs time and memory
 
             self._shared = SharedStorage(storage)
 
@@ -92,18 +82,18 @@ class RateLimiter:
         """Count an attempt of an address.
 
         Raises:
-            TooManyRequests: if it is one too many.
+            TooManyRequests: if it exceeds the limit.
         """
-        if self._limit is not None and not await self._enter(self._limit, action, _network(address)):
-            first_at, _ = await self._window(self._limit, action, _network(address))
+        if self._limit is not None and not await self._call("acquire_entry", self._limit, action, _network(address)):
+            first_at, _ = await self._call("get_moving_window", self._limit, action, _network(address))
             log.warning("rate_limited", action=action, reason="address", remote_ip=address)
-            raise _refusal(self._limit, first_at)
+            raise _too_many_requests(self._limit, first_at)
 
     @asynccontextmanager
     async def login_turn(self, account: str, address: str) -> AsyncIterator[None]:
-        """Wait until no other login to the account is being checked: together, all would pass before one has failed.
+        """Wait until no other login to the account is being checked: logins at the same time would exceed the limit.
 
-        Each process does so for itself: of several that share a storage, each may let in one more than the limit.
+        Each process does so for itself: each of several that share a storage may allow one login more than the limit.
 
         Raises:
             TooManyRequests: if too many logins to the account have failed.
@@ -112,32 +102,25 @@ class RateLimiter:
             yield
             return
         async with self._logins.setdefault(account, asyncio.Lock()):
-            first_at, failures = await self._window(self._limit, "login_failed", account)
+            first_at, failures = await self._call("get_moving_window", self._limit, "login_failed", account)
             if failures >= self._limit.amount:
                 log.warning("rate_limited", action="login_failed", reason="email", remote_ip=address)
-                raise _refusal(self._limit, first_at)
+                raise _too_many_requests(self._limit, first_at)
             yield
 
     async def count_failed_login(self, account: str) -> None:
         """Count a failed login to an account, from any address; the caller has the account's turn."""
         if self._limit is not None:
-            await self._enter(self._limit, "login_failed", account)
+            await self._call("acquire_entry", self._limit, "login_failed", account)
 
-    async def _enter(self, limit: RateLimitItem, action: str, key: str) -> bool:
-        window = limit.key_for(action, key), limit.amount, limit.get_expiry()
-        return await self._ask(lambda storage: storage.acquire_entry(*window))
-
-    async def _window(self, limit: RateLimitItem, action: str, key: str) -> tuple[float, int]:
-        window = limit.key_for(action, key), limit.amount, limit.get_expiry()
-        return await self._ask(lambda storage: storage.get_moving_window(*window))
-
-    async def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T]) -> T:
-        """Return Redis' answer, or without one that of memory: Redis' trouble costs exactness and never a request."""
-        answer = await self._shared.ask(question) if self._shared else None
-        return question(self._memory) if answer is None else answer
+    async def _call(self, method: str, limit: RateLimitItem, action: str, key: str) -> Any:
+        """Call a method of the storage on Redis or, while Redis is unavailable, of the one in memory."""
+        call = methodcaller(method, limit.key_for(action, key), limit.amount, limit.get_expiry())
+        result = await self._shared.call(call) if self._shared else None
+        return call(self._memory) if result is None else result
 
 
-def _refusal(limit: RateLimitItem, first_at: float) -> TooManyRequests:
+def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests:
     """Return the error that says when the first attempt leaves the window."""
     return TooManyRequests(max(1, math.ceil(first_at + limit.get_expiry() - time.time())))
 

@@ -1,28 +1,22 @@
-"""Rate limits that processes count together on a Redis; imported only where one is set."""
-
-from __future__ import annotations
+"""Rate limits that processes count together on a Redis; imported only if one is set."""
 
 import asyncio
 import re
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import structlog
 from limits.storage import RedisStorage
 from redis.exceptions import RedisError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-MAX_CONNECTIONS = 4  # of a process; a platform's small Redis takes 20 in all
+MAX_CONNECTIONS = 4  # of a process; a platform's small Redis accepts 20 in all
 CALL_SECONDS = 0.25  # that a request waits for Redis; a new connection reads the system's certificates, for 20 to 90 ms
-SOCKET_SECONDS = 1.0  # that a thread does: a connection that takes longer than a request waits serves the next one
+SOCKET_SECONDS = 1.0  # that a thread waits: a connection that takes longer than CALL_SECONDS serves the next request
 RETRY_SECONDS = 1
-# Where Redis is and how TLS is spoken: other options change what calls do, and how long they take.
+# The place of Redis and how TLS is spoken: other options change what calls do, and how long they take.
 URL = re.compile(r"(rediss?://[^/?#]+(/[0-9]*)?|redis\+unix://[^?#]+)(\?((db|ssl_\w+)=[^&#]*(&|$))*)?")
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -31,80 +25,64 @@ def open_storage(url: str) -> RedisStorage:
     """Return the ``limits`` library's storage on a Redis, without connecting to it.
 
     Raises:
-        ValueError: if the URL is not one of a Redis; the text holds nothing of it.
+        ValueError: if the URL is not one of a Redis; the message says what is, and contains nothing of the URL.
     """
-    options: dict[str, Any] = {
-        "socket_timeout": SOCKET_SECONDS,
-        "socket_connect_timeout": SOCKET_SECONDS,
-        "retry": None,
-    }
+    options: Any = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "retry": None}
     with suppress(ValueError, TypeError, RedisError):
         if URL.fullmatch(url):
             storage = RedisStorage(url, key_prefix="todo-api", **options)
             storage.storage.connection_pool.make_connection()  # reads the URL's options
             return storage
-    raise ValueError("must be like redis://localhost:6379/0, with no options but db and redis-py's ssl_…")
+    raise ValueError("a URL like redis://localhost:6379/0, with no options but db and redis-py's ssl_…")
 
 
 class SharedStorage:
-    """A storage on Redis, whose trouble of any kind takes a request ``CALL_SECONDS`` at most.
+    """A storage on Redis; a failure of any kind takes a request ``CALL_SECONDS`` at most.
 
-    Calls run in threads of their own, so that nothing that blocks, like looking up Redis' name, holds up anything else,
-    nor the end of the process.
+    Calls run in threads of their own: what blocks there, like looking up Redis' name, holds up nothing else.
     """
 
     def __init__(self, url: str) -> None:
         self._storage = open_storage(url)
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="redis")
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._available = True
+        self._failed: asyncio.Future[Any] | None = None  # the last call, while Redis is unavailable
         self._retry_at = 0.0
-        self._last_call: asyncio.Future[Any] | None = None
 
-    async def ask(self, question: Callable[[RedisStorage], T]) -> T | None:
-        """Return Redis' answer, or None if it fails or has failed within the last second."""
-
-        def write_and_ask() -> T:
-            self._storage.incr("probe", RETRY_SECONDS)  # full or read-only, Redis still answers questions
-            return question(self._storage)
-
+    async def call(self, function: Callable[[RedisStorage], Any]) -> Any:
+        """Return what the function returns, or None if Redis fails or has failed within the last second."""
+        loop = asyncio.get_running_loop()
         async with self._turns:
-            clock = asyncio.get_running_loop().time
-            retries = self._last_call if not self._available else None
-            if retries and not (retries.done() and clock() >= self._retry_at):
+            failed = self._failed
+            if failed and not (failed.done() and loop.time() >= self._retry_at):
                 return None
-            self._last_call = call = _in_thread(write_and_ask if retries else lambda: question(self._storage))
-            for _ in range(10):  # a stall of the event loop uses up one of these tenths, and is not Redis' failure
-                await asyncio.wait({call}, timeout=CALL_SECONDS / 10)
-                if call.done():
-                    break
-            answer = call.result() if call.done() else TimeoutError("no response in time")
-            if isinstance(answer, Exception):
-                if self._available:
-                    log.warning("rate_limit_storage_unavailable", reason=str(answer))
-                self._available, self._retry_at = False, clock() + RETRY_SECONDS
+            call = loop.run_in_executor(self._threads, self._run, function, failed is not None)
+            if failed:
+                self._failed = call  # only this request retries
+            for _ in range(10):  # a stall of the event loop uses up one of these tenths, and is not a failure of Redis
+                if not call.done():
+                    await asyncio.wait({call}, timeout=CALL_SECONDS / 10)
+            result = call.result() if call.done() else TimeoutError("no response in time")
+            if isinstance(result, Exception):
+                if self._failed is None:
+                    log.warning("rate_limit_storage_unavailable", reason=str(result))
+                self._failed, self._retry_at = call, loop.time() + RETRY_SECONDS
                 return None
-            if retries:
+            if failed:
                 log.info("rate_limit_storage_recovered")
-                self._available = True
-            return answer
+                self._failed = None
+            return result
+
+    def _run(self, function: Callable[[RedisStorage], Any], retries: bool) -> Any:
+        """Return what the function returns or raises; a request may no longer wait for it."""
+        try:
+            if retries:
+                self._storage.incr("probe", RETRY_SECONDS)  # a full or read-only Redis still takes reads
+            return function(self._storage)
+        except Exception as error:  # noqa: BLE001
+            return error
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the threads."""
         self._storage.storage.connection_pool.disconnect()
-
-
-def _in_thread(function: Callable[[], T]) -> asyncio.Future[T | Exception]:
-    """Call a function in a thread that the process' end does not wait for; its exception is a result, too."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T | Exception] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result: T | Exception = function()
-        except Exception as error:  # noqa: BLE001  # the caller looks at it
-            result = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(future.set_result, result)
-
-    threading.Thread(target=run, name="redis", daemon=True).start()
-    return future
+        self._threads.shutdown(wait=False)
