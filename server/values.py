@@ -1,4 +1,4 @@
-"""Values that several rooms of the server read: emails, passwords and UUIDs, their normal forms and limits."""
+"""Emails, passwords and UUIDs: their normal forms and limits."""
 
 import re
 import unicodedata
@@ -9,26 +9,24 @@ EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 PASSWORD_BYTES = 72  # bcrypt reads no further
 # No text of 72 bytes in NFC has more characters in another form: a character of two bytes comes from up to three.
 _PASSWORD_CHARACTERS = PASSWORD_BYTES // 2 * 3
-_ASCII_WHITE_SPACE = " \t\n\v\f\r"
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-# "Syntax only": a company's name.local is as good as any.
+# Only the syntax is checked: a company's name.local is a valid domain.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
 def trim_email(email: str) -> str:
     """Return the email without the ASCII white space around it, which keyboards and forms add."""
-    return email.strip(_ASCII_WHITE_SPACE)
+    return email.strip(" \t\n\v\f\r")
 
 
 def normalise_email(email: str) -> str | None:
     """Return the email as accounts keep it: trimmed, local part as typed, domain in lower case (RFC 5321 section 2.4).
 
-    None stands for what is not an address in RFC 5322's syntax with an ASCII local part.
+    Return None if it is not an address in RFC 5322's syntax with an ASCII local part.
     """
     email = trim_email(email)
-    if len(email) > EMAIL_LENGTH:  # before the library looks at a megabyte
+    if len(email) > EMAIL_LENGTH:  # before the library reads a megabyte
         return None
     try:
         return email_validator.validate_email(email, check_deliverability=False, allow_smtputf8=False).normalized
@@ -38,19 +36,19 @@ def normalise_email(email: str) -> str | None:
 
 def fold_email(email: str) -> str:
     """Return the text that accounts are found by: ASCII letters in lower case, like ``lower()`` in their index."""
-    return email.encode().lower().decode()  # bytes.lower() knows ASCII only
+    return email.encode().lower().decode()  # bytes.lower() changes only ASCII
 
 
 def compose_password(password: str) -> str:
     """Return the password in NFC (RFC 8265 section 4.2.2), the same from every keyboard.
 
-    One that exceeds bcrypt's limit in any form is returned as it is: composing it can take quadratic time.
+    One that exceeds bcrypt's limit in any form is returned unchanged: composing it can take quadratic time.
     """
     return password if len(password) > _PASSWORD_CHARACTERS else unicodedata.normalize("NFC", password)
 
 
 def hashable(password: str) -> bytes | None:
-    """Return the bytes of a password that bcrypt hashes, its NFC in UTF-8, or None if it has more than bcrypt reads."""
+    """Return what bcrypt hashes, the password's NFC in UTF-8, or None if it has more bytes than bcrypt reads."""
     encoded = compose_password(password).encode()
     return encoded if len(encoded) <= PASSWORD_BYTES else None
 

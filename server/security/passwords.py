@@ -1,21 +1,18 @@
-"""Password hashes: bcrypt, in threads of its own (it releases the GIL), never on the event loop."""
-
-from __future__ import annotations
+"""Password hashes: bcrypt in threads, where it releases the GIL, never on the event loop."""
 
 import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 import bcrypt
 
 from server.errors import ServiceUnavailable
 from server.values import hashable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 NICENESS = 10  # of the threads that hash
@@ -23,10 +20,9 @@ MAX_WAITING_HASHES = 100  # at cost 12 a core does three or four a second
 
 
 class Passwords:
-    """Hashes and verifies passwords.
+    """Hashes and verifies passwords, at bcrypt's cost ``rounds``, the base-2 logarithm of its rounds.
 
-    Args:
-        rounds: bcrypt's cost, the base-2 logarithm of its rounds.
+    Both raise ``ServiceUnavailable`` if too many hashes are waiting.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -36,29 +32,22 @@ class Passwords:
         self._pending = 0
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a password that bcrypt can hash (FR-010).
-
-        Raises:
-            ServiceUnavailable: if too many hashes are waiting.
-        """
+        """Return the hash of a password (FR-010)."""
         encoded = hashable(password)
         assert encoded is not None  # noqa: S101  # the schema of a registration refuses it
         salt = bcrypt.gensalt(self._rounds)
         return await self._run(lambda: bcrypt.hashpw(encoded, salt).decode())
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether a password has this hash.
+        """Return whether a password has this hash.
 
-        Every no takes as long as hashing at the configured cost, whatever its reason: no hash, one that is not
-        bcrypt's, one of a lower cost, a password that bcrypt cannot hash. Only a hash of a higher cost takes longer.
-
-        Raises:
-            ServiceUnavailable: if too many hashes are waiting.
+        False takes as long as hashing at the configured cost, whatever the reason: no hash, one that is not of bcrypt,
+        one of a lower cost, a password that bcrypt cannot hash. Only a hash of a higher cost takes longer.
         """
         return await self._run(lambda: self._matches(hashable(password), password_hash))
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Tell whether a hash of bcrypt's has another cost than the configured one."""
+        """Return whether a hash has another cost than the configured one."""
         return _cost(password_hash) != self._rounds
 
     def close(self) -> None:
@@ -68,13 +57,11 @@ class Passwords:
     def _matches(self, password: bytes | None, password_hash: str | None) -> bool:
         costs = [self._rounds]
         if password is not None and password_hash is not None:
-            try:
+            with suppress(ValueError):  # not a hash of bcrypt: another program wrote it
                 if bcrypt.checkpw(password, password_hash.encode()):
                     return True
-                # Each cost takes twice the time of the one before, so that these add up to the configured one.
+                # Each cost takes twice the time of the one before, so these add up to the configured one.
                 costs = list(range(_cost(password_hash), self._rounds))
-            except ValueError:  # not a hash of bcrypt's: another program filled the table
-                pass
         for cost in costs:
             bcrypt.hashpw(password or b"", bcrypt.gensalt(cost))
         return False
@@ -90,11 +77,11 @@ class Passwords:
 
 
 def _cost(password_hash: str) -> int:
-    """Return the cost of a hash of bcrypt's, ``$2b$<cost>$<salt and hash>``."""
+    """Return the cost of a bcrypt hash, ``$2b$<cost>$<salt and hash>``."""
     return int([part for part in password_hash.split("$") if part][1])  # as bcrypt itself reads it
 
 
 def _yield_to_others() -> None:
-    """Let the event loop have the processor first; Linux gives each thread a priority of its own."""
+    """Give the event loop precedence; Linux gives each thread a priority of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
