@@ -3,13 +3,12 @@
 import os
 import sys
 from contextlib import suppress
-from functools import partial
 
 from server.signals import Signals
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in place of closed standard streams, so that no connection gets their descriptors, and the log."""
+    """Open /dev/null in place of closed standard streams, so that no connection gets their descriptors and the log."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -18,7 +17,7 @@ def open_standard_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error, if it takes anything: the exit code says the same."""
+    """Write to standard error, unless that fails: the exit code says the same."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> int:
     from server import logs  # noqa: PLC0415
 
     logs.configure(config.log_level, config.log_format)
-    signals.before_exit = partial(logs.flush, logs.LAST_SECONDS)
+    signals.before_exit = lambda: logs.flush(0.4)  # the time that is left to the reader of the log
     from server import app  # noqa: PLC0415
 
     return app.run(app.migrate_schema(config) if arguments else app.serve(config, signals))
@@ -50,7 +49,7 @@ def run() -> None:
     """Run the command of the process's arguments, and end the process."""
     open_standard_streams()
     exit_code = main(sys.argv[1:])
-    os._exit(exit_code)  # the interpreter's own end waits for threads, like one that hangs in a name look-up
+    os._exit(exit_code)  # the interpreter's own end waits for threads, also for one that hangs in a name look-up
 
 
 if __name__ == "__main__":

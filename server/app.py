@@ -1,34 +1,26 @@
 """The application, and the life of a server: open, listen, serve, drain, close."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from tornado.web import Application
 
 from server import __version__, logs
 from server.api.openapi import build
-from server.config import SQLITE_PREFIX
-from server.database import Database, DatabaseRefused, DatabaseUnavailable, QueryError
+from server.config import SQLITE_PREFIX, Config
+from server.database import Database, DatabaseRefused, DatabaseUnavailable, Driver, QueryError
 from server.database.migrations import MigrationError, migrate
 from server.handlers.base import BaseHandler
 from server.http.router import Router
 from server.http.server import Server
 from server.routes import ROUTES
 from server.services import Services
-from server.signals import Drain
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
-
-    from server.config import Config
-    from server.database import Driver
-    from server.signals import Signals
+from server.signals import Signals
 
 DATABASE_WAIT_SECONDS = 30
 DATABASE_RETRY_SECONDS = 0.5
@@ -41,7 +33,7 @@ class StartError(Exception):
 
 
 def make_server(services: Services) -> Server:
-    """Return the server, not yet listening; tests and ``serve`` use the same."""
+    """Return a server that does not listen yet."""
     application = Application(
         log_function=lambda _handler: None,  # handlers write their line when the response has been sent
         openapi=build(),
@@ -78,35 +70,35 @@ def run(command: Coroutine[Any, Any, None]) -> int:
     try:
         asyncio.Runner().run(command)  # asyncio.run() waits for threads at its end
     except StartError as error:
-        log.critical("start_failed", reason=str(error))  # whatever LOG_LEVEL is
+        log.critical("start_failed", reason=str(error))  # critical, so that every LOG_LEVEL shows it
         return 1
     finally:
-        logs.flush()  # after a signal no longer than ``Signals`` allows
+        logs.flush()  # after a signal, ``Signals`` limits the time for this
     return 0
 
 
 async def serve(config: Config, signals: Signals) -> None:
-    """Serve until a signal comes, and return when the requests in flight are finished, or aborted.
+    """Serve until a signal arrives, and return when the requests in flight are finished or aborted.
 
     Raises:
-        StartError: if the database does not come up, its schema cannot be migrated, or the port is taken.
+        StartError: if the database is unavailable, its schema cannot be migrated, or the port is taken.
     """
     async with open_database(config) as database:
-        await migrate_when_up(config, database)
+        await migrate_when_available(config, database)
         services = Services(config, database)
         server = make_server(services)
         gc.collect()
-        gc.freeze()  # objects of the start stay; a collection that visits them holds the event loop for 45 ms
+        gc.freeze()  # what the start created stays; a collection that visits it holds the event loop for 45 ms
         try:
             server.listen(config.port, config.host)
         except (OSError, UnicodeError) as error:
             raise StartError(
                 f"cannot listen on {config.host or '*'}:{config.port}: {getattr(error, 'strerror', error)}; "
-                f"PORT and HOST name another place, like PORT={config.port % 65535 + 1}"
+                f"set PORT or HOST to another place, like PORT={config.port % 65535 + 1}"
             ) from None
         stopping = asyncio.Event()
         begin = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
-        signals.drain = Drain(begin, server.cut, config.shutdown_seconds)
+        signals.drain = (begin, server.cut, config.shutdown_seconds)
         host = f"[{config.host}]" if ":" in config.host else config.host or "localhost"
         docs = f"http://{host}:{server.port}/docs"
         log.info("server_started", version=__version__, host=config.host, port=server.port, docs=docs)
@@ -117,17 +109,13 @@ async def serve(config: Config, signals: Signals) -> None:
 
 
 async def migrate_schema(config: Config) -> None:
-    """Bring the schema up to date, as ``serve`` does before it listens; raises what ``migrate_when_up`` raises."""
+    """Bring the schema up to date, as ``serve`` does; raises ``StartError`` too."""
     async with open_database(config) as database:
-        await migrate_when_up(config, database)
+        await migrate_when_available(config, database)
 
 
-async def migrate_when_up(config: Config, database: Database) -> None:
-    """Migrate the schema once the database responds; nothing else runs on the loop until then.
-
-    Raises:
-        StartError: if it does not respond within 30 seconds, or refuses.
-    """
+async def migrate_when_available(config: Config, database: Database) -> None:
+    """Migrate the schema once the database is available; this blocks the event loop, which has nothing else to run."""
     if not config.database_url.startswith(SQLITE_PREFIX):
         await wait_for_database(database)
     try:
@@ -140,22 +128,22 @@ async def wait_for_database(database: Database) -> None:
     """Return once the database takes writes.
 
     Raises:
-        StartError: if that takes over 30 seconds, or the database refuses for good.
+        StartError: if that takes over 30 seconds, or the database refuses the connection.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + DATABASE_WAIT_SECONDS
-    announced = False
+    logged = False
     while True:
         try:
             return await database.for_request().ping()
-        except QueryError:  # it responds; its schema is missing
+        except QueryError:  # the database is available; its schema is missing
             return None
         except DatabaseRefused as error:
             raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
         except DatabaseUnavailable as error:
             if clock() > deadline:
-                raise StartError(f"the database does not answer: {error}") from None
-            if not announced:
+                raise StartError(f"the database is unavailable: {error}") from None
+            if not logged:
                 log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=str(error))
-                announced = True
+                logged = True
             await asyncio.sleep(DATABASE_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""The only clock: what the server takes for the current time, and how it writes times down."""
+"""The server's only clock, and the form in which times are written."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Where the files are that are not code."""
+"""The places of the files that are not code."""
 
 from pathlib import Path
 

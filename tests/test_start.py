@@ -284,6 +284,6 @@ async def test_a_database_that_never_comes_ends_the_start(config: Config, monkey
     monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
     async with open_database(config) as database:
-        with pytest.raises(StartError, match=r"the database does not response: .*Connection refused") as raised:
+        with pytest.raises(StartError, match=r"the database is unavailable: .*Connection refused") as raised:
             await wait_for_database(database)
     assert DATABASE_PASSWORD not in str(raised.value)
