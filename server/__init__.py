@@ -1,3 +1,3 @@
-"""The task-management API; a request's way through it starts in ``routes.py``."""
+"""The task-management API; ``routes.py`` is the place to start reading."""
 
 __version__ = "0.2.0"

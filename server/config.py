@@ -79,7 +79,7 @@ def _check_parameters(parameters: dict[str, str]) -> None:
     try:
         psycopg2.connect(**parameters | {"hostaddr": ",".join(["256.0.0.1"] * len(hosts))}, async_=True)
     except psycopg2.Error as error:
-        reason = re.sub(r"could not parse network address.*\n", "", str(error))
+        reason = re.sub(r"could not parse network address.*\n?", "", str(error))
         if re.search(r"\bport\b", reason):
             raise SettingError("must have a port from 1 to 65535, or one for each host") from None
         if reason:

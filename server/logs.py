@@ -19,8 +19,6 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 from server import clock
 from server.log_writer import STANDARD_OUTPUT, LineWriter
 
-SHORT_ID = 8  # characters of an id that people see
-
 # The keys of each line of the request that is handled
 request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
 
@@ -107,7 +105,7 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
         event.pop("route", None)
     for name in ("request_id", "trace_id", "user_id"):
         if event.get(name):
-            event[name] = event[name][:SHORT_ID]
+            event[name] = event[name][:8]
     return {
         name: (_UNPRINTABLE_IN_TRACES if name == "exception" else _UNPRINTABLE).sub(_escape, value)
         if isinstance(value, str)
