@@ -32,10 +32,11 @@ class LineWriter(threading.Thread):
         super().__init__(name="log", daemon=True)
         self.lock = threading.RLock()  # the garbage collector may log a warning while a line is queued
         self._queued = threading.Condition(self.lock)
-        self._queue: list[bytes] = []  # lines that are not written yet
+        self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._dropped = 0
         self._dropped_since = ""
+        self._writing = False
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
@@ -57,7 +58,7 @@ class LineWriter(threading.Thread):
     def wait(self, seconds: float = math.inf) -> None:
         """Return once every line is written, the reader has stalled, or this many seconds have passed."""
         started = time.monotonic()
-        while self._queue:
+        while self._queue or self._writing:
             if time.monotonic() > min(started + seconds, max(started, self._written_at) + STALL_SECONDS):
                 return
             time.sleep(BATCH_SECONDS)
@@ -65,10 +66,16 @@ class LineWriter(threading.Thread):
     def run(self) -> None:
         """Write queued lines until the process ends."""
         while True:
+            self._writing = False
             with self._queued:
                 self._queued.wait_for(lambda: self._queue)
             time.sleep(BATCH_SECONDS)
-            lines = self._queue.copy()
+            with self.lock:
+                self._writing = True
+                lines, self._queue, self._queue_bytes = self._queue, [], 0
+                dropped, self._dropped = self._dropped, 0
+            if dropped:  # the queue has room for this line now
+                log.warning("log_lines_dropped", count=dropped, since=self._dropped_since)
             batch = bytearray()
             for line in lines:
                 # A pipe takes this much in one piece: lines of processes that share it are not mixed.
@@ -77,12 +84,6 @@ class LineWriter(threading.Thread):
                     batch = bytearray()
                 batch += line
             self._write_all(batch)
-            with self.lock:
-                del self._queue[: len(lines)]
-                self._queue_bytes -= sum(map(len, lines))
-                dropped, self._dropped = self._dropped, 0
-            if dropped:
-                log.warning("log_lines_dropped", count=dropped, since=self._dropped_since)
 
     def _write_all(self, data: bytearray) -> None:
         rest = memoryview(data)
