@@ -53,7 +53,7 @@ def parse_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgres://")):
         raise SettingError("must be like postgresql://user:password@host/database or sqlite:///todo.db")
     if not ONE_USER.fullmatch(value):
-        raise SettingError("must have %40 for an @ and %2F for a slash in the user and password")
+        raise SettingError("must have %40 for each @ and %2F for each slash in the user and password")
     try:
         parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:

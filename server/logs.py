@@ -30,12 +30,7 @@ flush = _writer.wait
 
 
 def configure(level: str, line_format: str) -> None:
-    """Set up structlog and the standard library's logging; call it once, before the first line.
-
-    Args:
-        level: the least severe level that is written, a name of the ``logging`` module in lower case.
-        line_format: a key of ``RENDERERS``.
-    """
+    """Set up structlog and the standard library's logging; call it once, before the first line."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
     renderers = RENDERERS[line_format]()
     structlog.configure(

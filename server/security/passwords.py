@@ -35,8 +35,7 @@ class Passwords:
         """Return the hash of a password (FR-010)."""
         encoded = hashable(password)
         assert encoded is not None  # noqa: S101  # the schema of a registration refuses it
-        salt = bcrypt.gensalt(self._rounds)
-        return await self._run(lambda: bcrypt.hashpw(encoded, salt).decode())
+        return await self._run(lambda: bcrypt.hashpw(encoded, bcrypt.gensalt(self._rounds)).decode())
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """Return whether a password has this hash.

@@ -56,12 +56,7 @@ class MemoryStorage:
 
 
 class RateLimiter:
-    """Counts attempts.
-
-    Args:
-        limit: the attempts that are allowed in a time; None for no limit.
-        storage: where to count: ``memory://`` or the URL of a Redis.
-    """
+    """Counts attempts in a storage, ``memory://`` or the URL of a Redis, if there is a limit."""
 
     def __init__(self, limit: RateLimitItem | None, storage: str) -> None:
         self._limit = limit
