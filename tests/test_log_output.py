@@ -109,6 +109,7 @@ def test_lines_that_a_stalled_reader_does_not_take_are_dropped_and_counted(
     with running(tmp_path, pipe[1]) as server:
         assert {server.request("GET", LONG_PATH) for _ in range(TOO_MANY)} == {404}
         assert server.request("GET", "/health") == 200
+        time.sleep(0.1)  # the line of a request is queued after its response
         lines = read_lines(pipe[0], "log_lines_dropped")
         dropped = lines[-1]
         assert (dropped["level"], dropped["request_id"]) == ("warning", None)
