@@ -77,11 +77,8 @@ class BaseHandler(Handler):
                 raise request.refusal or errors.NotFound
             if request.method not in self.allowed_methods:
                 raise errors.MethodNotAllowed(self.allowed_methods)
-            if (
-                config.require_https
-                and not self.https_exempt
-                and came_over_http(request.headers, config.trusted_proxy_hops)
-            ):
+            over_http = config.require_https and came_over_http(request.headers, config.trusted_proxy_hops)
+            if over_http and not self.https_exempt:
                 raise errors.HttpsRequired
         if request.method != "OPTIONS":  # browsers send no token with a preflight
             await self.check_caller()
