@@ -1,6 +1,4 @@
-"""Real processes, started as a platform or a person starts them, and what stands between them and their database."""
-
-from __future__ import annotations
+"""Server processes, started like a platform or a person starts them, and a proxy in front of their database."""
 
 import asyncio
 import json
@@ -9,9 +7,10 @@ import signal
 import socket
 import sqlite3
 import sys
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg2
@@ -20,24 +19,28 @@ from psycopg2.extensions import parse_dsn
 from server.config import SQLITE_PREFIX
 from tests.support.client import Client
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
-
 PROJECT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, str(PROJECT / "run.py"))
 PATIENCE_SECONDS = 20
 LINE_BYTES = 16 * 1024 * 1024
+# The settings of a process that needs no database of its own kind; the file is in the process's folder.
+SETTINGS = {
+    "DATABASE_URL": "sqlite:///todo.db",
+    "BETTER_AUTH_SECRET": "a-secret-of-the-tests-32-bytes-long",
+    "FRONTEND_URL": "http://localhost:3000",
+    "BCRYPT_ROUNDS": "4",
+    "HOST": "127.0.0.1",
+}
 
 
 def changed(statements: str) -> tuple[str, ...]:
-    """Return a command that runs these statements, and then ``run.py``."""
+    """Return a command that runs these statements, and then ``run.py`` in the same process."""
     run = "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-    program = f"import runpy, sys, time; {statements}; {run}"
-    return (sys.executable, "-c", program, RUN[1])
+    return (sys.executable, "-c", f"import os, runpy, sys, time; {statements}; {run}", RUN[1])
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -49,7 +52,6 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._news = asyncio.Event()
         self._readers = [asyncio.create_task(self._read(name)) for name in ("stdout", "stderr")]
         self.stdout = ""
         self.stderr = ""
@@ -68,12 +70,11 @@ class Process:
         return [line for line in lines if name in (None, line["event"])]
 
     async def wait_for_text(self, text: str) -> None:
-        """Return once this is on standard output."""
+        """Return once this text is on standard output."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while text not in self.stdout:
                 assert not self._readers[0].done(), self.stdout + self.stderr
-                self._news.clear()
-                await self._news.wait()
+                await asyncio.sleep(0.01)
 
     async def wait_for(self, event: str) -> dict[str, Any]:
         """Return the first log line of an event."""
@@ -81,42 +82,40 @@ class Process:
         return self.events(event)[0]
 
     async def wait_for_port(self, port: int) -> None:
-        """Return once somebody listens on this port."""
+        """Return once a process listens on this port."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 with suppress(ConnectionRefusedError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.close()
                     return await writer.wait_closed()
-                assert not self._readers[0].done(), self.stdout + self.stderr
+                assert self.exit_code is None, self.stdout + self.stderr
                 await asyncio.sleep(0.02)
 
     def send_signal(self, number: int) -> None:
-        """Signal the process and those that it started, as a terminal does."""
+        """Signal the process and its children, as a terminal does."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
     async def ended(self) -> int:
-        """Return the exit code once the process has ended and all that it wrote is here."""
+        """Return the exit code once the process has ended and all its output is here."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.wait(self._readers)
             return await self._process.wait()
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask the process to end, and return its exit code."""
+        """Signal the process, and return its exit code."""
         self.send_signal(number)
         return await self.ended()
 
     async def _read(self, name: str) -> None:
         async for line in getattr(self._process, name):
             setattr(self, name, getattr(self, name) + line.decode())
-            self._news.set()
-        self._news.set()
 
 
 @asynccontextmanager
 async def started(*command: str, folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Process]:
-    """Start a command in a folder; of our own environment it gets no more than where programs and home are."""
+    """Start a command in a folder, with PATH and HOME of our own environment, and kill it at the end."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = Process(
         await asyncio.create_subprocess_exec(
@@ -148,18 +147,15 @@ async def finished(*command: str, folder: Path, environment: Mapping[str, str]) 
 @asynccontextmanager
 async def client_of(port: int) -> AsyncIterator[Client]:
     """Open a client of a server on this port."""
-    client = Client(port)
-    try:
+    with closing(Client(port)) as client:
         yield client
-    finally:
-        client.close()
 
 
 @asynccontextmanager
 async def serving(
     folder: Path, environment: Mapping[str, str], port: int | None = None, command: tuple[str, ...] = RUN
 ) -> AsyncIterator[tuple[Process, Client]]:
-    """Start a server on a port, a free one if none is named, and wait until it serves."""
+    """Start a server on a port, by default a free one, and wait until it listens."""
     port = port or free_port()
     environment = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
     async with started(*command, folder=folder, environment=environment) as process:
@@ -170,35 +166,28 @@ async def serving(
 
 @contextmanager
 def writes_locked(database_url: str) -> Iterator[None]:
-    """Let statements that change tasks wait, as long as this lasts."""
+    """Let statements that write tasks wait."""
     if database_url.startswith(SQLITE_PREFIX):
-        file = sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX), isolation_level=None)
-        file.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            file.close()
-        return
-    connection = psycopg2.connect(database_url)
-    with connection.cursor() as cursor:
-        cursor.execute("LOCK TABLE tasks IN EXCLUSIVE MODE")
-    try:
+        connection: Any = sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX), isolation_level=None)
+        statement = "BEGIN IMMEDIATE"
+    else:
+        connection = psycopg2.connect(database_url)
+        statement = "LOCK TABLE tasks IN EXCLUSIVE MODE"
+    with closing(connection):
+        connection.cursor().execute(statement)
         yield
-    finally:
-        connection.close()
 
 
 class Gate:
-    """A port in front of a PostgreSQL server: shut, as if the server was not there, until it is opened."""
+    """A TCP proxy to a PostgreSQL server that refuses connections until it is opened."""
 
     def __init__(self, database_url: str, password: str) -> None:
         self._target = parse_dsn(database_url)
         self._port = free_port()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._pipes: set[asyncio.Task[None]] = set()
         user, database = self._target.get("user", ""), self._target["dbname"]
-        password = self._target.get("password", password)  # a server that asks for none takes any
+        password = self._target.get("password", password)  # a server that asks for none accepts any
         self.url = f"postgresql://{user}:{quote(password)}@127.0.0.1:{self._port}/{database}"
 
     async def __aenter__(self) -> Self:
@@ -211,29 +200,26 @@ class Gate:
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", self._port)
 
     async def shut(self) -> None:
-        """Refuse new connections, and break those that are."""
+        """Refuse new connections, and break the open ones."""
         if self._server is not None:
             self._server.close()
-            self._server = None
         for writer in self._writers:
             writer.transport.abort()
-        await asyncio.gather(*self._pipes)
+        await asyncio.sleep(0.01)  # the loop closes the sockets, and ``_forward`` returns
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = self._target["host"], self._target.get("port", "5432")
         if host.startswith("/"):
-            target_reader, target_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+            server_reader, server_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
-            target_reader, target_writer = await asyncio.open_connection(host, int(port))
-        for source, drain in ((reader, target_writer), (target_reader, writer)):
-            self._writers.add(drain)
-            self._pipes.add(asyncio.create_task(self._pipe(source, drain)))
+            server_reader, server_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+        writer.close()
         self._writers.discard(writer)
