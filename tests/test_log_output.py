@@ -43,6 +43,10 @@ async def get_many(client: Client, path: str, count: int) -> set[int]:
     return {response.status for response in await asyncio.gather(*(client.request("GET", path) for _ in range(count)))}
 
 
+def standard_streams(process: Process) -> list[Path]:
+    return [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
+
+
 async def stop(process: Process) -> int:
     async with asyncio.timeout(STOP_SECONDS):
         return await process.stop()
@@ -101,8 +105,7 @@ async def test_requests_succeed_without_a_log_reader(tmp_path: Path) -> None:
 
 async def test_closed_standard_streams_are_not_reused(tmp_path: Path) -> None:
     async with with_output("<&- >&- 2>&-", tmp_path) as (process, client):
-        streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
-        assert streams == [Path("/dev/null")] * 3
+        assert standard_streams(process) == [Path("/dev/null")] * 3
         assert await get_many(client, PATHS[0].tasks, 20) == {401}
         assert await stop(process) == 0
 

@@ -1,6 +1,4 @@
-"""The log of a real server after all kinds of requests: whole, in one form, and without a secret (FR-051, FR-052)."""
-
-from __future__ import annotations
+"""The log of a server after all kinds of requests: one JSON object per line, and no secret (FR-051, FR-052)."""
 
 import asyncio
 import json
@@ -13,108 +11,82 @@ import subprocess
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jwt
-import psycopg2
 import pytest
 import structlog
 
 import server
 from server import logs
 from server.config import LOG_FORMATS, SQLITE_PREFIX
-from tests.conftest import ORIGIN, SECRET, new_postgresql_database
-from tests.support.client import PATHS
-from tests.support.processes import RUN, Gate, serving, writes_locked
+from tests.conftest import execute, new_postgresql_database
+from tests.support.client import PATHS, Client, Response
+from tests.support.processes import RUN, SETTINGS, Gate, Process, serving, writes_locked
 from tests.support.raw_http import chunk, connect, head
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from tests.support.client import Client, Response
-    from tests.support.processes import Process
 
 REGISTER, LOGIN, TASKS = PATHS[0].register, PATHS[0].login, PATHS[0].tasks
 JSON = {"Content-Type": "application/json"}
+SECRET = SETTINGS["BETTER_AUTH_SECRET"]
 ATTEMPTS = 9
 DATABASE_PASSWORD = "pa55-of-the-database"
 PASSWORD = "Unlikely-pa55word-of-alice"
-WRONG_PASSWORD = "Unlikely-pa55word-of-nobody"
+WRONG_PASSWORD = "Unlikely-pa55word-of-bob"
+ALICE = {"email": "alice@example.com", "password": PASSWORD}
 ENVIRONMENT = {
-    "BETTER_AUTH_SECRET": SECRET,
-    "FRONTEND_URL": ORIGIN,
-    "BCRYPT_ROUNDS": "4",
+    **SETTINGS,
     "AUTH_RATE_LIMIT": f"{ATTEMPTS}/minute",
     "DATABASE_TIMEOUT_SECONDS": "1",
+    "LOG_LEVEL": "debug",
     "MAX_BODY_BYTES": "2000",
     "TRUSTED_PROXY_HOPS": "1",
 }
 
 
-def token(key: str = SECRET, **claims: Any) -> str:
-    """Return a token that has never been in the test before, each of its three parts."""
-    claims = {"sub": secrets.token_hex(8), "exp": int(time.time()) + 3600, "nonce": secrets.token_hex(8), **claims}
-    return jwt.encode(claims, key, "HS256", headers={"kid": secrets.token_hex(16)})
-
-
 @dataclass
 class Story:
-    """What was sent to a server and answered, and what must not be in its log."""
+    """The requests to a server, its responses, and what must not be in its log."""
 
     client: Client
     process: Process
     exchanges: list[tuple[str, str, Response]] = field(default_factory=list)
     secrets: set[str] = field(default_factory=lambda: {SECRET, PASSWORD, WRONG_PASSWORD, DATABASE_PASSWORD})
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        value: Any = ...,
-        *,
-        token: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-    ) -> Response:
+    async def request(self, method: str, path: str, value: Any = ..., **options: Any) -> Response:
         """Send a request, and note it."""
-        if token is not None:
-            self.secrets.add(token)
-        response: Response = await self.client.request(method, path, value, token=token, headers=headers, body=body)
+        self.secrets.add(options.get("token") or SECRET)
+        response = await self.client.request(method, path, value, **options)
         self.exchanges.append((method, path, response))
         return response
 
-    async def expect(self, status: int, method: str, path: str, value: Any = ..., **options: Any) -> Response:
-        """Send a request that is answered with this status."""
+    async def expect(self, status: int, method: str, path: str, value: Any = ..., **options: Any) -> Any:
+        """Send a request, check the status of its response, and return the body."""
         response = await self.request(method, path, value, **options)
         assert response.status == status, response
-        return response
+        return response.body
 
     def secret_token(self, key: str = SECRET, **claims: Any) -> str:
-        """Return a token that must not show."""
-        made = token(key, **claims)
-        self.secrets.add(made)
-        return made
+        """Return a token that must not be in the log; each of its three parts is new."""
+        claims = {"sub": secrets.token_hex(8), "exp": int(time.time()) + 3600, "nonce": secrets.token_hex(8), **claims}
+        token = jwt.encode(claims, key, "HS256", headers={"kid": secrets.token_hex(16)})
+        self.secrets.add(token)
+        return token
 
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return self.process.events()
-
-    def of_request(self, response: Response) -> list[dict[str, Any]]:
+    def lines_of(self, response: Response) -> list[dict[str, Any]]:
         """Return the log lines of the request with this response."""
-        return [line for line in self.events if line["request_id"] == response.headers["X-Request-ID"]]
+        return [line for line in self.process.events() if line["request_id"] == response.headers["X-Request-ID"]]
 
 
 async def use(story: Story) -> str:
-    """Use the server as it is meant, and return a user's token."""
-    credentials = {"email": "alice@example.com", "password": PASSWORD}
-    await story.expect(201, "POST", REGISTER, credentials)
-    issued: str = (await story.expect(200, "POST", LOGIN, credentials)).body["token"]
-    task = (await story.expect(201, "POST", TASKS, {"title": "Buy groceries"}, token=issued)).body["task"]
+    """Get every successful response, and return a user's token."""
+    await story.expect(201, "POST", REGISTER, ALICE)
+    token: str = (await story.expect(200, "POST", LOGIN, ALICE))["token"]
+    task = (await story.expect(201, "POST", TASKS, {"title": "Buy groceries"}, token=token))["task"]
     for method, path, status in (
-        ("GET", TASKS, 200),
         ("GET", f"{PATHS[1].tasks}?page=1&per_page=5", 200),
         ("HEAD", TASKS, 200),
         ("GET", f"{TASKS}/{task['id']}", 200),
@@ -123,23 +95,23 @@ async def use(story: Story) -> str:
         ("GET", "/health", 200),
         ("GET", "/health/ready", 200),
     ):
-        await story.expect(status, method, path, token=issued)
-    await story.expect(200, "GET", TASKS, token=issued, headers={"X-Request-ID": "chosen-by.the_caller"})
-    return issued
+        await story.expect(status, method, path, token=token)
+    await story.expect(200, "GET", TASKS, token=token, headers={"X-Request-ID": "chosen-by.the_caller"})
+    return token
 
 
-async def misuse(story: Story, issued: str) -> None:
+async def misuse(story: Story, token: str) -> None:
     """Get every response of the 400s."""
     hidden = story.secret_token()
-    await story.expect(404, "GET", f"/no/such/path?token={hidden}", token=issued)
-    await story.expect(404, "GET", f"/no/such/path{'/x' * 2000}", token=issued)
-    await story.expect(404, "GET", f"{TASKS}/no-uuid?access_token={hidden}", token=issued)
-    await story.expect(405, "PATCH", TASKS, {}, token=issued)
-    await story.expect(400, "POST", TASKS, {"title": None, "token": hidden}, token=issued)
-    await story.expect(400, "GET", f"{TASKS}?page={hidden}", token=issued)
-    await story.expect(422, "POST", TASKS, body=f'{{"token": "{hidden}"'.encode(), headers=JSON, token=issued)
-    await story.expect(413, "POST", TASKS, body=b" " * 3000, headers=JSON, token=issued)
-    await story.expect(415, "POST", TASKS, body=b"x", headers={"Content-Type": "text/plain"}, token=issued)
+    await story.expect(404, "GET", f"/no/such/path?token={hidden}", token=token)
+    await story.expect(404, "GET", f"/no/such/path{'/x' * 2000}", token=token)
+    await story.expect(404, "GET", f"{TASKS}/not-a-uuid?access_token={hidden}", token=token)
+    await story.expect(405, "PATCH", TASKS, {}, token=token)
+    await story.expect(400, "POST", TASKS, {"title": None, "token": hidden}, token=token)
+    await story.expect(400, "GET", f"{TASKS}?page={hidden}", token=token)
+    await story.expect(422, "POST", TASKS, body=f'{{"token": "{hidden}"'.encode(), headers=JSON, token=token)
+    await story.expect(413, "POST", TASKS, body=b" " * 3000, headers=JSON, token=token)
+    await story.expect(415, "POST", TASKS, body=b"x", headers={"Content-Type": "text/plain"}, token=token)
     await story.expect(401, "GET", TASKS)
     await story.expect(401, "GET", TASKS, headers={"Authorization": f"Basic {hidden}"})
     await story.expect(401, "GET", TASKS, headers={"Cookie": f"session={hidden}; better-auth.session_token={hidden}"})
@@ -153,30 +125,29 @@ async def misuse(story: Story, issued: str) -> None:
         hidden.replace(".", ".."),
     ):
         await story.expect(401, "GET", TASKS, token=rejected)
-    await story.expect(401, "POST", TASKS, {"title": "x"}, token=story.secret_token(sub=str(secrets.token_hex(16))))
-    stranger = "00000000-0000-4000-8000-000000000000"
-    await story.expect(401, "POST", TASKS, {"title": "x"}, token=story.secret_token(sub=stranger))
-    await story.expect(409, "POST", REGISTER, {"email": "Alice@example.com", "password": PASSWORD})
+    unknown_user = story.secret_token(sub="00000000-0000-4000-8000-000000000000")
+    await story.expect(401, "POST", TASKS, {"title": "x"}, token=unknown_user)
+    await story.expect(409, "POST", REGISTER, {**ALICE, "email": "Alice@example.com"})
     await story.expect(400, "POST", REGISTER, {"email": "bob@example.com", "password": PASSWORD * 4})
     await story.expect(422, "POST", REGISTER, body=f'{{"password": "{PASSWORD}"}} {PASSWORD}'.encode(), headers=JSON)
     await story.expect(400, "POST", REGISTER, {"email": PASSWORD, "password": "short"})
-    await story.expect(401, "POST", LOGIN, {"email": "alice@example.com", "password": WRONG_PASSWORD})
-    await story.expect(401, "POST", LOGIN, {"email": "nobody@example.com", "password": WRONG_PASSWORD})
+    await story.expect(401, "POST", LOGIN, {**ALICE, "password": WRONG_PASSWORD})
+    await story.expect(401, "POST", LOGIN, {"email": "unknown@example.com", "password": WRONG_PASSWORD})
 
 
-async def send_bytes(story: Story) -> None:
-    """Send what is no HTTP, or not what HTTP means it to be, each with a secret in it."""
+async def send_malformed_requests(story: Story) -> None:
+    """Send bytes that are not HTTP, or break its rules, each with a secret."""
     hidden = story.secret_token()
     for data in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + hidden.encode(),
         f"{hidden}\r\n\r\n".encode(),
         f"GET /health?token={hidden} HTTP/9.9\r\n\r\n".encode(),
         f"GET {TASKS}?token={hidden}\r\nHost: localhost\r\n\r\n".encode(),
-        f"GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nAuthorization Bearer {hidden}\r\n\r\n".encode(),
-        f"GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer\r\n {hidden}\r\n\r\n".encode(),
-        f"GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \0{hidden}\r\n\r\n".encode(),
-        f"GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {hidden}\r\n\r\n".encode(),
-        f"GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nHost: {hidden}\r\n\r\n".encode(),
+        head("GET", TASKS, f"Authorization Bearer {hidden}"),
+        head("GET", TASKS, f"Authorization: Bearer\r\n {hidden}"),
+        head("GET", TASKS, token="\0" + hidden),
+        head("GET", TASKS, f"Content-Length: {hidden}"),
+        head("GET", TASKS, f"Host: {hidden}"),
         head("GET", TASKS, f"X-Filler: {'x' * 70000}", token=hidden),
         head("GET", TASKS, f'Cookie: {hidden}\xff\x01;;="', token=hidden + "\xff"),
         head("POST", TASKS, "Transfer-Encoding: chunked", token=hidden) + b"what?\r\n" + hidden.encode() + b"\r\n",
@@ -191,28 +162,27 @@ async def send_bytes(story: Story) -> None:
             await connection.read_to_end()
 
 
-async def break_down(story: Story, issued: str, database_url: str, gate: Gate | None) -> None:
+async def break_down(story: Story, token: str, database_url: str, gate: Gate | None) -> None:
     """Get every response of the 500s."""
     refuse_some_users(database_url)
     await story.expect(500, "POST", REGISTER, {"email": "refused@example.com", "password": PASSWORD})
     with writes_locked(database_url):
-        await story.expect(500, "POST", TASKS, {"title": "x"}, token=issued)
+        await story.expect(500, "POST", TASKS, {"title": "x"}, token=token)
     if gate is not None:
         await gate.shut()
-        await story.expect(500, "GET", TASKS, token=issued)
-        await story.expect(500, "POST", LOGIN, {"email": "alice@example.com", "password": PASSWORD})
+        await story.expect(500, "GET", TASKS, token=token)
+        await story.expect(500, "POST", LOGIN, ALICE)
         await story.expect(503, "GET", "/health/ready")
         await gate.open()
-    await story.expect(200, "GET", TASKS, token=issued)
+    await story.expect(200, "GET", TASKS, token=token)
 
 
-async def insist(story: Story) -> None:
-    """Try until every limit is reached: an address's to register and to log in, and an email's."""
+async def reach_limits(story: Story) -> None:
+    """Reach the limit of failed logins on an email, and those of an address's registrations and logins."""
     for number in range(ATTEMPTS):
         headers = {"X-Forwarded-For": f"6.6.6.6, 10.0.0.{number}"}
-        credentials = {"email": "alice@example.com", "password": WRONG_PASSWORD}
-        await story.request("POST", LOGIN, credentials, headers=headers)
-    await story.expect(429, "POST", LOGIN, {"email": "alice@example.com", "password": PASSWORD}, headers=headers)
+        await story.request("POST", LOGIN, {**ALICE, "password": WRONG_PASSWORD}, headers=headers)
+    await story.expect(429, "POST", LOGIN, ALICE, headers=headers)
     for path in (REGISTER, LOGIN):
         for _ in range(ATTEMPTS):
             await story.request("POST", path, {})
@@ -220,78 +190,66 @@ async def insist(story: Story) -> None:
 
 
 def refuse_some_users(database_url: str) -> None:
-    """Give the table of users a rule that the code knows nothing of."""
+    """Give the table of users a rule that the server does not expect."""
     if database_url.startswith(SQLITE_PREFIX):
         with closing(sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX))) as file:
             file.execute(
                 "CREATE TRIGGER refuse BEFORE INSERT ON users WHEN NEW.email LIKE 'refused%' "
                 "BEGIN SELECT RAISE(ABORT, 'refused'); END"
             )
-        return
-    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE users ADD CONSTRAINT refuse CHECK (email NOT LIKE 'refused%')")
+    else:
+        execute(database_url, "ALTER TABLE users ADD CONSTRAINT refuse CHECK (email NOT LIKE 'refused%')")
 
 
-async def live(folder: Path, database_url: str, *, behind_gate: bool) -> Story:
-    """Start a server, live its whole life, and return the story."""
+async def live(folder: Path, database_url: str) -> Story:
+    """Send every kind of request to a server, stop it, and return the story."""
     async with AsyncExitStack() as stack:
-        gate = await stack.enter_async_context(Gate(database_url, DATABASE_PASSWORD)) if behind_gate else None
-        if gate is not None:
+        gate = None
+        environment = {**ENVIRONMENT, "DATABASE_URL": database_url}
+        if not database_url.startswith(SQLITE_PREFIX):
+            gate = await stack.enter_async_context(Gate(database_url, DATABASE_PASSWORD))
             await gate.open()
-        environment = {**ENVIRONMENT, "DATABASE_URL": gate.url if gate else database_url}
+            environment["DATABASE_URL"] = gate.url
         process, client = await stack.enter_async_context(serving(folder, environment))
         story = Story(client, process)
-        issued = await use(story)
-        await misuse(story, issued)
-        await send_bytes(story)
-        await break_down(story, issued, database_url, gate)
-        await insist(story)
+        token = await use(story)
+        await misuse(story, token)
+        await send_malformed_requests(story)
+        await break_down(story, token, database_url, gate)
+        await reach_limits(story)
         assert await process.stop() == 0
     return story
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """The life of a server, on each kind of database."""
+    """A server that has ended, on each kind of database."""
     folder = tmp_path_factory.mktemp("story")
     if request.param == "sqlite":
-        yield asyncio.run(live(folder, f"sqlite:///{folder}/todo.db", behind_gate=False))
+        yield asyncio.run(live(folder, f"sqlite:///{folder}/todo.db"))
     else:
         with new_postgresql_database(request.getfixturevalue("postgresql_server")) as url:
-            yield asyncio.run(live(folder, url, behind_gate=True))
-
-
-def assert_one_form(story: Story) -> None:
-    lines = story.process.stdout.split("\n")
-    assert lines.pop() == ""
-    for line in lines:
-        event = json.loads(line)
-        assert event["event"]
-        assert isinstance(event["event"], str)
-        assert event["level"] in ("debug", "info", "warning", "error")
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event["timestamp"])
-        assert event["request_id"] is None or isinstance(event["request_id"], str)
-    assert story.process.stderr == ""
-
-
-def assert_no_secret(story: Story) -> None:
-    written = story.process.stdout + story.process.stderr
-    for secret in story.secrets:
-        for start in range(0, len(secret) - 11, 12):
-            assert secret[start : start + 12] not in written
-    assert "$2b$" not in written
-    assert "postgresql://" not in written
-    assert "sqlite:///" not in written
+            yield asyncio.run(live(folder, url))
 
 
 def test_every_line_is_a_json_object_of_one_form(story: Story) -> None:
-    assert_one_form(story)
+    assert story.process.stdout.endswith("\n")
+    assert story.process.stderr == ""
+    for line in story.process.events():
+        assert list(line)[:4] == ["event", "level", "timestamp", "request_id"]
+        assert re.fullmatch("[a-z_]+", line["event"])
+        assert line["level"] in ("debug", "info", "warning", "error")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["timestamp"])
+        assert line["request_id"] is None or isinstance(line["request_id"], str)
+    (start,) = story.process.events("server_started")
+    assert start["version"] == server.__version__
 
 
 def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
-    count = Counter(line["request_id"] for line in story.process.events("request"))
-    assert set(count.values()) == {1}
-    lines = {line["request_id"]: line for line in story.process.events("request")}
+    requests = story.process.events("request")
+    lines = {line["request_id"]: line for line in requests}
+    assert len(lines) == len(requests)
+    assert "chosen-by.the_caller" in lines
     (user_id,) = {
         response.body["user"]["id"] for _, path, response in story.exchanges if path == LOGIN and response.status == 200
     }
@@ -313,44 +271,33 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
             assert line["user_id"] == user_id
         elif response.status != 401:
             assert line["user_id"] is None
-
-
-def test_the_address_is_the_one_that_the_trusted_proxy_saw(story: Story) -> None:
-    addresses = {line["remote_ip"] for line in story.process.events("request")}
-    assert addresses == {"127.0.0.1", *(f"10.0.0.{number}" for number in range(ATTEMPTS))}
-
-
-def test_a_request_id_of_the_callers_is_kept(story: Story) -> None:
-    (line,) = [line for line in story.events if line["request_id"] == "chosen-by.the_caller"]
-    assert line["event"] == "request"
-
-
-@pytest.mark.requirement("FR-051", "EC-4", "TM-F13")
-def test_a_5xx_has_its_stack_trace_and_nothing_else_has_one(story: Story) -> None:
-    failures = Counter[str]()
-    for _, _, response in story.exchanges:
-        traced = [line for line in story.of_request(response) if "exception" in line]
-        assert len(traced) == (response.status >= 500)
-        for line in traced:
-            failures[line["event"]] += 1
-            assert line["level"] == "error"
-            (request,) = [line for line in story.of_request(response) if line["event"] == "request"]
-            assert (line["method"], line["route"]) == (request["method"], request["route"])
-            for exception in line["exception"]:
-                assert exception["exc_type"]
-                assert all({"filename", "lineno", "name"} <= set(frame) for frame in exception["frames"])
-            assert any(exception["frames"] for exception in line["exception"])
-    assert failures["internal_error"] == 1
-    assert failures["service_unavailable"] >= 1
-    assert {line["request_id"] for line in story.events if "exception" in line} <= {
-        response.headers["X-Request-ID"] for _, _, response in story.exchanges
+    # the addresses that the trusted proxy saw
+    assert {line["remote_ip"] for line in requests} == {
+        "127.0.0.1",
+        *(f"10.0.0.{number}" for number in range(ATTEMPTS)),
     }
 
 
-@pytest.mark.requirement("FR-051", "FR-052")
-def test_a_5xx_says_nothing_of_the_inside(story: Story) -> None:
-    bodies = {json.dumps(response.body) for _, _, response in story.exchanges if response.status >= 500}
-    assert bodies == {'{"error": "Internal server error"}', '{"error": "Service temporarily unavailable"}'}
+@pytest.mark.requirement("FR-051", "FR-052", "EC-4", "TM-F13")
+def test_only_a_5xx_has_a_stack_trace_and_only_in_the_log(story: Story) -> None:
+    failures = Counter[str]()
+    for _, _, response in story.exchanges:
+        lines = story.lines_of(response)
+        traced = [line for line in lines if "exception" in line]
+        assert len(traced) == (response.status >= 500)
+        for line in traced:
+            failures[line["event"], response.body["error"]] += 1
+            (request,) = [line for line in lines if line["event"] == "request"]
+            assert (line["level"], line["method"], line["route"]) == ("error", request["method"], request["route"])
+            frames = [frame for exception in line["exception"] for frame in exception["frames"]]
+            assert frames
+            assert all({"filename", "lineno", "name"} <= set(frame) for frame in frames)
+            assert all(exception["exc_type"] for exception in line["exception"])
+    assert failures.keys() == {
+        ("internal_error", "Internal server error"),
+        ("service_unavailable", "Service temporarily unavailable"),
+    }
+    assert len([line for line in story.process.events() if "exception" in line]) == failures.total()
 
 
 @pytest.mark.requirement("EC-3")
@@ -367,32 +314,21 @@ def test_security_events_have_their_reason(story: Story) -> None:
     assert reasons("login_failed") == {"unknown_email", "wrong_password"}
     assert reasons("rate_limited") == {"address", "email"}
     for _, path, response in story.exchanges:
-        events = [line["event"] for line in story.of_request(response)]
+        events = [line["event"] for line in story.lines_of(response)]
         assert events.count("rate_limited") == (response.status == 429)
         assert events.count("login_failed") == (response.status == 401 and path == LOGIN)
         assert events.count("token_rejected") == (response.status == 401 and path != LOGIN)
 
 
 def test_no_secret_is_in_the_log(story: Story) -> None:
-    assert_no_secret(story)
+    pieces = {secret[start : start + 12] for secret in story.secrets for start in range(0, len(secret) - 11, 12)}
+    found = {piece for piece in {*pieces, "$2b$", "postgresql://", "sqlite:///"} if piece in story.process.stdout}
+    assert found == set()
 
 
 @pytest.mark.usefixtures("io_loop")
-async def test_no_secret_is_in_the_log_at_its_most_talkative(tmp_path: Path) -> None:
-    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_LEVEL": "debug"}
-    async with serving(tmp_path, environment) as (process, client):
-        story = Story(client, process)
-        await misuse(story, await use(story))
-        await send_bytes(story)
-        assert await process.stop() == 0
-    assert_one_form(story)
-    assert_no_secret(story)
-
-
-@pytest.mark.usefixtures("io_loop")
-async def test_a_higher_level_drops_the_lines_of_requests(tmp_path: Path) -> None:
-    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_LEVEL": "warning"}
-    async with serving(tmp_path, environment) as (process, client):
+async def test_higher_level_drops_the_lines_of_requests(tmp_path: Path) -> None:
+    async with serving(tmp_path, {**SETTINGS, "LOG_LEVEL": "warning"}) as (process, client):
         assert (await client.request("GET", "/health")).status == 200
         assert (await client.request("GET", TASKS)).status == 401
         assert await process.stop() == 0
@@ -401,13 +337,12 @@ async def test_a_higher_level_drops_the_lines_of_requests(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("io_loop")
-async def test_the_form_for_people_is_short_and_has_no_colors_where_it_is_no_terminal(tmp_path: Path) -> None:
-    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_FORMAT": "console"}
-    async with serving(tmp_path, environment) as (process, client):
+async def test_console_format_has_short_lines_without_colors(tmp_path: Path) -> None:
+    async with serving(tmp_path, {**SETTINGS, "LOG_FORMAT": "console"}) as (process, client):
         assert (await client.request("GET", "/health")).status == 200
         async with connect(client) as connection:
             await connection.send(b"GET /\xc2\x9b31m HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await connection.read_answer()).status == 400
+            assert (await connection.read_head()).startswith(b"HTTP/1.1 400 ")
         assert await process.stop() == 0
     lines = process.stdout.splitlines()
     assert all(re.match(r"\d\d:\d\d:\d\d \[info\] \w+\b", line) and len(line) < 140 for line in lines)
@@ -417,9 +352,9 @@ async def test_the_form_for_people_is_short_and_has_no_colors_where_it_is_no_ter
 
 
 @pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
-def test_the_form_for_people_has_colors_on_a_terminal(tmp_path: Path, no_color: str, *, colored: bool) -> None:
+def test_console_format_has_colors_on_a_terminal(tmp_path: Path, no_color: str, *, colored: bool) -> None:
     terminal, standard_output = os.openpty()
-    environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "LOG_FORMAT": "console", "NO_COLOR": no_color}
+    environment = {**SETTINGS, "LOG_FORMAT": "console", "NO_COLOR": no_color}
     subprocess.run([*RUN, "migrate"], cwd=tmp_path, env=environment, stdout=standard_output, check=True)
     written = os.read(terminal, 65536).decode()
     os.close(terminal)
@@ -428,19 +363,44 @@ def test_the_form_for_people_has_colors_on_a_terminal(tmp_path: Path, no_color: 
     assert ("\x1b[" in written) is colored
 
 
-# The form of lines, in this process
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_every_line_of_a_request_has_its_trace_id(tmp_path: Path) -> None:
+    # the examples of W3C Trace Context, sections 3.2 and 4
+    traced = [f"00-{TRACE}-b7ad6b7169203331-01", f"01-{TRACE}-b7ad6b7169203331-01-what-may-come"]
+    untraced = [
+        f"00-{TRACE}-b7ad6b7169203331-01-more",
+        f"00-{TRACE}-b7ad6b7169203331-01.",
+        f"ff-{TRACE}-b7ad6b7169203331-01",
+        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-01",
+        "",
+    ]
+    async with serving(tmp_path, SETTINGS) as (process, client):
+        for traceparent in (*traced, *untraced):
+            assert (await client.request("GET", TASKS, headers={"traceparent": traceparent})).status == 401
+        assert await process.stop() == 0
+    for event in ("token_rejected", "request"):
+        trace_ids = [line.get("trace_id") for line in process.events(event)]
+        assert trace_ids == [TRACE] * len(traced) + [None] * len(untraced)
 
 
 @contextmanager
 def configured(level: str = "info", line_format: str = "json") -> Iterator[None]:
-    """Set up logging as the server does, and put everything back."""
+    """Set up logging in this process as the server does, with the keys of a request, and restore everything."""
     root, names = logging.getLogger(), ("alembic", "tornado.general")
     handlers, root_level, levels = root.handlers[:], root.level, [logging.getLogger(name).level for name in names]
     ours = structlog.get_config()
     logs.configure(level, line_format)
+    keys = logs.request_keys.set({"request_id": "the-request", "trace_id": TRACE})
     try:
         yield
     finally:
+        logs.request_keys.reset(keys)
         logs.flush(10)
         logging.captureWarnings(capture=False)
         structlog.configure(**ours)
@@ -459,53 +419,47 @@ def only_line(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return line
 
 
+def log_exception(logger: Any, **values: Any) -> None:
+    """Log an exception, with a variable in its frame that no log should show."""
+    secret = "a-local-" + "variable"
+    try:
+        int(secret[:0])
+    except ValueError:
+        logger.exception("internal_error", **values)
+
+
 @pytest.mark.parametrize("line_format", LOG_FORMATS)
-def test_a_stack_trace_has_no_variables(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
-
-    def fail(secret: str) -> None:
-        raise RuntimeError(len(secret))
-
+def test_no_format_shows_variables_or_control_characters(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
     with configured(line_format=line_format):
-        try:
-            fail("a variable " + "of a frame")
-        except RuntimeError:
-            structlog.get_logger().exception("internal_error")
+        log_exception(structlog.get_logger())
+        logging.getLogger("asyncio").warning("two\nlines \x00\x1b\x7f\x80\x9b\x9f\xa0é")
     written = capfd.readouterr().out
-    assert "RuntimeError" in written
-    assert "a variable of a frame" not in written
+    assert "ValueError" in written
+    assert "a-local-variable" not in written
+    assert r"\u001b\u007f\u0080\u009b\u009f" + "\xa0é" in written
+    assert line_format == "console" or all(json.loads(line) for line in written.splitlines())
 
 
-@pytest.mark.parametrize("name", ["tornado.application", "tornado.general", "asyncio", "aiopg", "concurrent.futures"])
+@pytest.mark.parametrize("name", ["tornado.application", "aiopg"])
 def test_records_of_other_libraries_have_the_same_form(capfd: pytest.CaptureFixture[str], name: str) -> None:
     with configured():
-        token = logs.request_keys.set({"request_id": "the-request"})
         logging.getLogger(name).warning("%s\nlines", "two")
-        logs.request_keys.reset(token)
     line = only_line(capfd)
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "two\nlines", "level": "warning", "logger": name, "request_id": "the-request"}
+    expected = {"event": "two\nlines", "level": "warning", "logger": name}
+    assert line == {**expected, "request_id": "the-request", "trace_id": TRACE}
 
 
-def fail(value: str) -> None:
-    """Raise, with a value that no log should show."""
-    raise ValueError(len(value))
-
-
-def test_a_record_with_an_exception_has_its_stack_trace_as_data(capfd: pytest.CaptureFixture[str]) -> None:
+def test_exception_of_another_library_is_logged_as_data(capfd: pytest.CaptureFixture[str]) -> None:
     with configured():
-        try:
-            fail("a-local-variable")
-        except ValueError:
-            logging.getLogger("asyncio").exception("Task exception was never retrieved")
-    line = only_line(capfd)
-    assert line["request_id"] is None
-    (exception,) = line["exception"]
-    assert (exception["exc_type"], exception["exc_value"]) == ("ValueError", "16")
-    assert exception["frames"][-1]["name"] == "fail"
-    assert "a-local-variable" not in json.dumps(line)
+        log_exception(logging.getLogger("asyncio"))
+    (exception,) = only_line(capfd)["exception"]
+    assert exception["exc_type"] == "ValueError"
+    assert "invalid literal" in exception["exc_value"]
+    assert exception["frames"][-1]["name"] == "log_exception"
 
 
-def test_a_warning_is_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_python_warning_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
     with configured(), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("mind the gap", stacklevel=1)
@@ -514,10 +468,8 @@ def test_a_warning_is_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert "mind the gap" in line["event"]
 
 
-@pytest.mark.parametrize(
-    "value", ["\ud800", "\u2028\x85\x00\n\r", 2**70, float("nan"), b"\xff", object(), {1: {2}}, [("x", None)]]
-)
-def test_whatever_is_logged_is_one_json_object(capfd: pytest.CaptureFixture[str], value: object) -> None:
+@pytest.mark.parametrize("value", ["\ud800", "\u2028\x85\x00\n\r", 2**70, float("nan"), b"\xff", object(), {1: {2}}])
+def test_any_value_is_logged_as_json(capfd: pytest.CaptureFixture[str], value: object) -> None:
     with configured():
         structlog.get_logger().info("odd", value=value)
     assert only_line(capfd)["event"] == "odd"
@@ -531,152 +483,71 @@ def test_levels_below_the_threshold_are_not_written(capfd: pytest.CaptureFixture
     assert only_line(capfd)["event"] == "this one"
 
 
-def test_control_characters_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
-    with configured():
-        structlog.get_logger().info("odd", value="\x00\x1b\x7f\x80\x9b\x9f\xa0é")
-    written = capfd.readouterr().out
-    assert written.endswith(r'"value":"\u0000\u001b\u007f\u0080\u009b\u009f' + '\xa0é"}\n')
-
-
-def test_the_start_names_the_version(story: Story) -> None:
-    (line,) = story.process.events("server_started")
-    assert line["version"] == server.__version__
-
-
-def test_the_event_and_its_level_stand_first(story: Story) -> None:
-    assert {tuple(line)[:4] for line in story.events} == {("event", "level", "timestamp", "request_id")}
-
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-@pytest.mark.usefixtures("io_loop")
-async def test_the_trace_of_a_request_is_in_each_of_its_lines(tmp_path: Path) -> None:
-    """The examples are those of W3C Trace Context, sections 3.2 and 4."""
-    traced = [f"00-{TRACE}-b7ad6b7169203331-01", f"01-{TRACE}-b7ad6b7169203331-01-what-may-come"]
-    untraced = [
-        f"00-{TRACE}-b7ad6b7169203331-01-more",
-        f"00-{TRACE}-b7ad6b7169203331-01.",
-        f"ff-{TRACE}-b7ad6b7169203331-01",
-        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
-        f"00-{'0' * 32}-b7ad6b7169203331-01",
-        f"00-{TRACE}-{'0' * 16}-01",
-        f"00-{TRACE}-01",
-        TRACE,
-        "",
-    ]
-    async with serving(tmp_path, {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db"}) as (process, client):
-        for traceparent in (*traced, *untraced):
-            assert (await client.request("GET", TASKS, headers={"traceparent": traceparent})).status == 401
-        assert await process.stop() == 0
-    for event in ("token_rejected", "request"):
-        lines = process.events(event)
-        assert [line.get("trace_id") for line in lines[: len(traced)]] == [TRACE] * len(traced)
-        assert not any("trace_id" in line for line in lines[len(traced) :])
-
-
-# The names that aggregators look for, as in the examples and tables of their documentation
-EXAMPLES: dict[str, dict[str, Any]] = {
+# The names and types of the examples in the documentation of each aggregator
+AGGREGATORS: dict[str, dict[str, Any]] = {
     # elastic.co/docs/reference/ecs/logging/python/installation, elastic.co/docs/reference/ecs/ecs-field-reference
     "ecs": {
-        "@timestamp": "2020-03-26T13:08:11.728Z",
-        "log.level": "debug",
-        "message": "Example message!",
-        "ecs.version": "1.6.0",
-        "http": {"request": {"method": "get", "id": "123e4567"}, "response": {"status_code": 404}},
-        "url": {"path": "/"},
-        "client": {"ip": "10.42.42.42"},
-        "user": {"id": "S-1-5-21"},
-        "event": {"duration": 1},
-        "trace": {"id": "4bf92f3577b34da6a3ce929d0e0e4736"},
-        "error": {"type": "java.lang.NullPointerException", "message": "text", "stack_trace": "text"},
+        "@timestamp": str,
+        "log.level": str,
+        "message": str,
+        "ecs.version": str,
+        "http": {"request": {"method": str, "id": str}, "response": {"status_code": int}},
+        "url": {"path": str},
+        "client": {"ip": str},
+        "user": {"id": str},
+        "event": {"duration": int},
+        "trace": {"id": str},
+        "error": {"type": str, "message": str, "stack_trace": str},
     },
     # docs.datadoghq.com/standard-attributes, docs.datadoghq.com/logs/log_configuration/pipelines
     "datadog": {
-        "timestamp": "2020-03-26T13:08:11.728Z",
-        "status": "info",
-        "message": "text",
-        "http": {"method": "GET", "status_code": 200, "request_id": "1", "url_details": {"path": "/"}},
-        "network": {"client": {"ip": "10.42.42.42"}},
-        "usr": {"id": "1"},
-        "duration": 1,
-        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "error": {"kind": "OSError", "message": "text", "stack": "text"},
+        "timestamp": str,
+        "status": str,
+        "message": str,
+        "duration": int,
+        "trace_id": str,
+        "usr": {"id": str},
+        "http": {"method": str, "status_code": int, "request_id": str, "url_details": {"path": str}},
+        "network": {"client": {"ip": str}},
+        "error": {"kind": str, "message": str, "stack": str},
     },
     # cloud.google.com/logging/docs/structured-logging, cloud.google.com/error-reporting/docs/formatting-error-messages
     "gcp": {
-        "severity": "ERROR",
-        "message": "There was an error in the application.",
-        "httpRequest": {
-            "requestMethod": "GET",
-            "requestUrl": "/",
-            "status": 200,
-            "latency": "3.5s",
-            "remoteIp": "192.168.1.1",
-        },
-        "time": "2020-10-12T07:20:50.52Z",
-        "logging.googleapis.com/trace": "projects/my-projectid/traces/06796866738c859f2f19b7cfb3214824",
-        "stack_trace": "text",
+        "severity": str,
+        "message": str,
+        "time": str,
+        "logging.googleapis.com/trace": str,
+        "stack_trace": str,
+        "httpRequest": {"requestMethod": str, "requestUrl": str, "status": int, "latency": str, "remoteIp": str},
     },
 }
 
 
-def form(value: Any) -> Any:
-    """Return the names and types of a line."""
-    return {name: form(part) for name, part in value.items()} if isinstance(value, dict) else type(value)
-
-
-def common(line: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a line that an example has too."""
+def types_of(line: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    """Return the types of the values of a line, for the names that an aggregator knows."""
     return {
-        name: common(value, example[name]) if isinstance(value, dict) else value
+        name: types_of(value, names[name]) if isinstance(value, dict) else type(value)
         for name, value in line.items()
-        if name in example
+        if name in names
     }
 
 
-@pytest.mark.parametrize("line_format", EXAMPLES)
-def test_an_aggregator_finds_what_it_looks_for(
+@pytest.mark.parametrize("line_format", AGGREGATORS)
+def test_aggregator_finds_its_names(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line_format: str
 ) -> None:
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-projectid")
+    request = {"method": "GET", "route": "/api/tasks", "path": "/api/tasks", "status": 500, "duration_ms": 3.5}
+    request |= {"user_id": "f0e9", "remote_ip": "127.0.0.1", "host": "localhost", "reason": None}
     with configured(line_format=line_format):
-        token = logs.request_keys.set({"request_id": "4be1", "trace_id": TRACE})
-        try:
-            fail("a-local-variable")
-        except ValueError:
-            structlog.get_logger().exception(
-                "internal_error",
-                method="GET",
-                route="/api/tasks",
-                path="/api/tasks",
-                status=500,
-                duration_ms=3.5,
-                user_id="f0e9",
-                remote_ip="127.0.0.1",
-                host="localhost",
-                reason=None,
-            )
-        logs.request_keys.reset(token)
-    line, example = only_line(capfd), EXAMPLES[line_format]
-    assert form(common(line, example)) == form(example)
+        log_exception(structlog.get_logger(), **request)
+    line = only_line(capfd)
+    assert types_of(line, AGGREGATORS[line_format]) == AGGREGATORS[line_format]
+    assert next(iter(line)) in ("@timestamp", "timestamp", "time")
+    assert line["message"] == "internal_error"
     assert not line.keys() & {"level", "reason"}
     assert line_format == "gcp" or "host" not in line
-    assert line["message"] == "internal_error"
     written = json.dumps(line)
     assert "Traceback (most recent call last):" in written
-    assert written.count(TRACE) == 1
+    assert len(re.findall(rf'"(?:projects/my-projectid/traces/)?{TRACE}"', written)) == 1
     assert re.search(r"3500000\b|0\.003500s", written)
-    assert next(iter(line)) in ("@timestamp", "timestamp", "time")
-
-
-@pytest.mark.parametrize("line_format", ["json", *EXAMPLES])
-def test_lines_of_each_form_for_machines_are_json(capfd: pytest.CaptureFixture[str], line_format: str) -> None:
-    with configured(line_format=line_format):
-        logging.getLogger("asyncio").warning("two\nlines")
-        structlog.get_logger().info("odd", value="\ud800\x9b")
-    first, second = capfd.readouterr().out.splitlines()
-    assert "asyncio" in first
-    assert json.loads(first).keys() & {"event", "message"}
-    assert r"\u009b" in second
-    assert json.loads(second)
