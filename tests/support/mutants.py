@@ -1,4 +1,4 @@
-"""``make mutants``: applies each patch of tests/mutants/ to a copy of the project, and runs the tests that must notice it.
+"""``make mutants``: applies each patch of tests/mutants/ to a copy of the project, and expects a test to fail.
 
 A patch starts with the promise that it breaks and a line ``Tests:`` with the arguments of pytest.
 """
@@ -28,7 +28,9 @@ def is_noticed(patch: Path) -> bool:
         copy = Path(folder) / "copy"
         shutil.copytree(PROJECT, copy, ignore=NOT_COPIED)
         applied = run(copy, "patch", "--quiet", "--strip=1", "--fuzz=0", f"--input={patch}")
-        tested = run(copy, sys.executable, "-m", "pytest", "--exitfirst", "--quiet", *tests) if not applied[0] else applied
+        tested = (
+            run(copy, sys.executable, "-m", "pytest", "--exitfirst", "--quiet", *tests) if not applied[0] else applied
+        )
     noticed = applied[0] == 0 and tested[0] == TEST_FAILED
     print("noticed    " if noticed else "NOT NOTICED", patch.stem, "" if noticed else f"\n{tested[1]}", flush=True)  # noqa: T201
     return noticed
