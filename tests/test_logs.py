@@ -280,7 +280,7 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
 
 @pytest.mark.requirement("FR-051", "FR-052", "EC-4", "TM-F13")
 def test_only_a_5xx_has_a_stack_trace_and_only_in_the_log(story: Story) -> None:
-    failures = Counter[str]()
+    failures = Counter[tuple[str, str]]()
     for _, _, response in story.exchanges:
         lines = story.lines_of(response)
         traced = [line for line in lines if "exception" in line]
