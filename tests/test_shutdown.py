@@ -84,6 +84,18 @@ async def test_request_in_flight_is_finished(environment: dict[str, str], tmp_pa
         assert process.exit_code is None
 
 
+async def test_request_on_a_kept_connection_is_finished(tmp_path: Path) -> None:
+    async with serving(tmp_path, SETTINGS) as (process, client), connect(client) as idle:
+        await wait_until_read(idle)
+        process.send_signal(signal.SIGTERM)
+        assert (await process.wait_for("server_draining"))["in_flight"] == 0
+        await idle.send(head("GET", "/health"))
+        response = await idle.read_to_end()
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nConnection: close\r\n" in response
+        assert await process.ended() == 0
+
+
 @pytest.mark.parametrize("second_signal", [False, True])
 async def test_request_is_aborted_in_time(environment: dict[str, str], tmp_path: Path, *, second_signal: bool) -> None:
     environment["SHUTDOWN_SECONDS"] = "20" if second_signal else "0.5"
