@@ -1,14 +1,15 @@
-"""The real thing for every test: two real databases, the server behind real HTTP, and three people."""
-
-from __future__ import annotations
+"""Fixtures: two real databases, the server behind real HTTP, and its users alice and bob (see README.md)."""
 
 import asyncio
 import os
 import secrets
 import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -20,15 +21,10 @@ from server.api.openapi import build
 from server.app import make_server, open_database
 from server.config import Config
 from server.database.migrations import migrate
+from server.http.server import Server
+from server.routes import ROUTES
 from server.services import Services
 from tests.support.client import PATHS, Client, Document, Paths, Person
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from datetime import datetime
-    from pathlib import Path
-
-    from server.http.server import Server
 
 T = TypeVar("T")
 SECRET = "a-secret-of-the-tests-32-bytes-long"
@@ -37,7 +33,7 @@ ORIGIN = "http://localhost:3000"
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a real PostgreSQL: TEST_DATABASE_URL's, or one of this run."""
+    """The URL of a PostgreSQL server: TEST_DATABASE_URL's, or one that is started for this run."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
@@ -49,14 +45,14 @@ def postgresql_server() -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
-    """A database of its own, without tables."""
+    """The URL of a new database without tables."""
     with new_postgresql_database(postgresql_server) as url:
         yield url
 
 
 @contextmanager
 def new_postgresql_database(server_url: str, options: str = "") -> Iterator[str]:
-    """Make an empty database with options of ``CREATE DATABASE``, and drop it at the end."""
+    """Create an empty database with options of ``CREATE DATABASE``, and drop it at the end."""
     name = f"test_{secrets.token_hex(8)}"
     execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
@@ -76,7 +72,7 @@ def execute(url: str, statement: str) -> None:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database of this run; every test that asks for it, or for the server, runs on each kind."""
+    """A migrated database of this run; a test that uses it, or the server, runs once with each kind."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/todo.db"
         migrate(url)
@@ -87,7 +83,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             yield url
 
 
-# For tests of what happens before or after any statement: a second database shows nothing new.
+# For tests whose result no statement decides: a second database would show nothing new.
 on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -99,7 +95,7 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
 
 @pytest.fixture
 def environment(database_url: str) -> dict[str, str]:
-    """The least that a server needs, with cheap hashes and without rate limits."""
+    """The required settings, with fast hashes and without rate limits."""
     return {
         "DATABASE_URL": database_url,
         "BETTER_AUTH_SECRET": SECRET,
@@ -111,13 +107,10 @@ def environment(database_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def config(
-    request: pytest.FixtureRequest,
-    environment: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    request: pytest.FixtureRequest, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Config:
     """The settings; ``@pytest.mark.settings(NAME="value")`` adds to them."""
-    monkeypatch.chdir(tmp_path)  # where no .env is
+    monkeypatch.chdir(tmp_path)  # a folder without .env
     for marker in reversed(list(request.node.iter_markers("settings"))):
         environment |= marker.kwargs
     for name, value in environment.items():
@@ -127,17 +120,17 @@ def config(
 
 @pytest.fixture
 def io_loop() -> Iterator[IOLoop]:
-    """A loop of each test's own (the plugin's asks asyncio for a current one, which there is no more)."""
+    """A new loop for each test, in place of the plugin's, which asks asyncio for a current loop that does not exist."""
     loop = IOLoop(make_current=False)
     yield loop
 
-    async def cancel_leftovers() -> None:
-        leftovers = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in leftovers:
+    async def cancel_tasks() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*leftovers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    loop.run_sync(cancel_leftovers)
+    loop.run_sync(cancel_tasks)
     loop.close(all_fds=True)
 
 
@@ -148,7 +141,7 @@ def run(io_loop: IOLoop, work: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
-    """What the handlers use, on an open database."""
+    """What the handlers use, with an open database."""
     stack = AsyncExitStack()
 
     async def start() -> Services:
@@ -162,7 +155,7 @@ def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
 
 @pytest.fixture
 def http_server(io_loop: IOLoop, services: Services) -> Iterator[Server]:
-    """The server, listening on a free port; it goes through the same doors as the real one."""
+    """The server, listening on a free port."""
 
     async def start() -> Server:
         server = make_server(services)
@@ -182,7 +175,7 @@ def document() -> Document:
 
 @pytest.fixture
 def client(io_loop: IOLoop, http_server: Server) -> Iterator[Client]:
-    """Somebody without a token."""
+    """A client without a token."""
 
     async def start() -> Client:
         return Client(http_server.port, document())
@@ -194,9 +187,8 @@ def client(io_loop: IOLoop, http_server: Server) -> Iterator[Client]:
 
 @pytest.fixture(params=PATHS, ids=lambda paths: paths.contract.name)
 def paths(request: pytest.FixtureRequest) -> Paths:
-    """The paths of a contract; every test that asks for them runs on each contract."""
-    paths: Paths = request.param
-    return paths
+    """The paths of a contract; a test that uses them runs once with each contract."""
+    return cast("Paths", request.param)
 
 
 @pytest.fixture
@@ -207,5 +199,5 @@ def alice(io_loop: IOLoop, client: Client) -> Person:
 
 @pytest.fixture
 def bob(io_loop: IOLoop, client: Client) -> Person:
-    """A stranger, with an account of his own."""
+    """Another user."""
     return run(io_loop, Person.register(client, "bob"))

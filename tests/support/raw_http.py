@@ -1,20 +1,13 @@
 """HTTP byte for byte, for what a well-behaved client cannot send."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tornado.httputil import HTTPHeaders, parse_response_start_line
 
-from tests.support.client import check
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from tests.support.client import Client, Response
+from tests.support.client import Client, Response, check
 
 PATIENCE_SECONDS = 10
 
@@ -23,6 +16,11 @@ def head(method: str, path: str, *lines: str, token: str | None = None) -> bytes
     """Return the bytes of a request up to its body."""
     authorization = [f"Authorization: Bearer {token}"] if token else []
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *authorization, *lines, "", ""]).encode()
+
+
+def with_body(method: str, path: str, body: bytes, *lines: str, token: str | None = None) -> bytes:
+    """Return the bytes of a request whose ``Content-Length`` is that of its body."""
+    return head(method, path, *lines, f"Content-Length: {len(body)}", token=token) + body
 
 
 def chunk(data: bytes) -> bytes:
@@ -48,11 +46,11 @@ class Connection:
             await self.writer.drain()
 
     async def read_head(self) -> bytes:
-        """Return an response's status line and headers."""
+        """Return the status line and headers of a response."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.readuntil(b"\r\n\r\n")
 
-    async def read_answer(self, method: str = "GET") -> Response:
+    async def read_response(self, method: str = "GET") -> Response:
         """Return the next response, checked."""
         start_line, _, lines = (await self.read_head()).decode().partition("\r\n")
         headers = HTTPHeaders.parse(lines)
@@ -61,15 +59,22 @@ class Connection:
             body = await self.reader.readexactly(length)
         return check(method, parse_response_start_line(start_line).code, headers, body)
 
+    read_answer = read_response
+
+    async def request(self, data: bytes, method: str = "GET") -> Response:
+        """Send a request, and return its response."""
+        await self.send(data)
+        return await self.read_response(method)
+
     async def read_to_end(self) -> bytes:
-        """Return what comes until the server closes the connection."""
+        """Return what arrives until the server closes the connection."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
 
 
 @asynccontextmanager
 async def connect(client: Client) -> AsyncIterator[Connection]:
-    """Open a connection to the server that a client talks to, and close it at the end."""
+    """Open a connection to the client's server, and close it at the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     try:
         yield Connection(reader, writer)
