@@ -1,51 +1,35 @@
-"""Media types and encodings: a body is JSON and is called so, or is answered with 415 (FR-050; RFC 9110)."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Media types and encodings: a body is JSON and says so, or gets a 415 (FR-050; RFC 9110)."""
 
 import pytest
 
 from tests.conftest import on_one_database
-from tests.support.raw_http import connect, head
-
-if TYPE_CHECKING:
-    from tests.support.client import Person
+from tests.support.client import PATHS, Person
+from tests.support.raw_http import connect, with_body
 
 pytestmark = on_one_database
 TASKS, REGISTER = "/tasks", "/auth/register"
 JSON = {"Content-Type": "application/json"}
-GOOD = b'"title": "x", "email": "somebody@example.com", "password": "Correct-horse-7"'
+BODIES = (b'{"title": "x", "email": "a@example.com", "password": "Correct-horse-7"}', b"title=y", b"")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "X-Nothing: of the kind",
-        "Content-Type: application/json",
-        "Content-Type: application/json; charset=utf-8",
-        "Content-Type: application/json;charset=UTF-8",
-        "Content-Type: APPLICATION/JSON",
-        "Content-Type: application/problem+json",
-        "Content-Type: application/vnd.api+json; version=1",
-        "Content-Type: model/gltf+json",
-        "Content-Encoding: identity",
-        "Content-Encoding: Identity",
-    ],
-)
-async def test_json_is_accepted_under_any_of_its_media_types_and_without_one(alice: Person, line: str) -> None:
+async def test_json_is_accepted_under_its_media_types_and_without(alice: Person) -> None:
     async with connect(alice.client) as connection:
-        body = b'{"title": "x"}'
-        lines = (line, f"Content-Length: {len(body)}")
-        await connection.send(head("POST", TASKS, *lines, token=alice.token) + body)
-        assert (await connection.read_answer()).status == 201
+        for line in (
+            "X-No: Content-Type",
+            "Content-Type: application/json",
+            "Content-Type: application/json;charset=UTF-8",
+            "Content-Type: APPLICATION/JSON ; charset=utf-8",
+            "Content-Type: application/vnd.api+json; version=1",
+            "Content-Type: model/gltf+JSON",
+            "Content-Encoding: Identity",
+        ):
+            request = with_body("POST", TASKS, b'{"title": "x"}', line, token=alice.token)
+            assert (line, (await connection.request(request)).status) == (line, 201)
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Content-Type": "text/plain"},
-        {"Content-Type": "text/html; charset=utf-8"},
         {"Content-Type": "text/plain; x=application/json"},
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "multipart/form-data; boundary=x"},
@@ -53,24 +37,20 @@ async def test_json_is_accepted_under_any_of_its_media_types_and_without_one(ali
         {"Content-Type": "application/jsonx"},
         {"Content-Type": "application/xjson"},
         {"Content-Type": "application/json+xml"},
-        {"Content-Type": "application/octet-stream"},
         {"Content-Type": "json"},
-        {"Content-Type": "bogus"},
         {"Content-Type": "application/json, text/plain"},
-        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
-        {"Content-Type": "application/json", "Content-Encoding": "identity, gzip"},
-        {"Content-Encoding": "br"},
+        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "identity, gzip"},
         {"Content-Encoding": "nonsense"},
     ],
     ids=str,
 )
-async def test_another_type_or_encoding_is_refused(alice: Person, headers: dict[str, str]) -> None:
-    task = (await alice.request("POST", TASKS, {"title": "x"})).body["task"]
+async def test_other_types_and_encodings_are_refused(alice: Person, headers: dict[str, str]) -> None:
+    task = await alice.create(PATHS[1])
     for method, path in (("POST", TASKS), ("PUT", f"{TASKS}/{task['id']}"), ("POST", REGISTER)):
-        for body in (b"{%s}" % GOOD, b"title=y", b""):
+        for body in BODIES:
             response = await alice.client.request(
                 method, path, token=alice.token, headers={**JSON, **headers}, body=body
             )
-            assert response.status == 415
-            assert "application/json" in response.error
-    assert (await alice.request("GET", TASKS)).body["tasks"] == [task]
+            assert response.outcome == (415, "Content-Type must be application/json, without Content-Encoding")
+    assert await alice.list(PATHS[1]) == [task]
