@@ -1,159 +1,107 @@
-"""Whose address counts: what the trusted proxies saw, and nothing that a client says (TRUSTED_PROXY_HOPS)."""
+"""The client's address is what trusted proxies saw, not what the client says (TRUSTED_PROXY_HOPS)."""
 
-from __future__ import annotations
-
-import secrets
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from server.http.proxies import _warn_of_untrusted_proxy
 from tests.conftest import on_one_database
-from tests.support.client import PASSWORD
+from tests.support.client import PASSWORD, PATHS, Client
+from tests.support.processes import serving
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.support.client import Client, Paths, Response
-
-pytestmark = [on_one_database, pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")]
-behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
+pytestmark = [on_one_database, pytest.mark.settings(AUTH_RATE_LIMIT="3/minute", TRUSTED_PROXY_HOPS="1")]
+two_proxies = pytest.mark.settings(TRUSTED_PROXY_HOPS="2")
 
 
-async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
-    credentials = {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
-    return await client.request("POST", paths.register, credentials, headers=headers)
-
-
-def forwarded(value: str) -> dict[str, str]:
-    return {"X-Forwarded-For": value}
-
-
-def assert_refused(response: Response) -> None:
-    assert (response.status, response.body) == (429, {"error": "Too many requests"})
-    assert 1 <= int(response.headers["Retry-After"]) <= 60
-
-
-async def test_a_proxy_that_is_not_trusted_is_logged_once(client: Client, paths: Paths) -> None:
-    _warn_of_untrusted_proxy.cache_clear()
-    with capture_logs() as events:
-        await client.request("GET", "/health")
-        assert not [event for event in events if event["event"] == "forwarded_for_ignored"]
-        for _ in range(3):
-            await register(client, paths, forwarded("192.0.2.1"))
-    (warning,) = (event for event in events if event["event"] == "forwarded_for_ignored")
-    assert warning["log_level"] == "warning"
-    assert "TRUSTED_PROXY_HOPS" in warning["reason"]
-
-
-@behind_a_proxy
-async def test_a_trusted_proxy_is_not_warned_of(client: Client, paths: Paths) -> None:
-    _warn_of_untrusted_proxy.cache_clear()
-    with capture_logs() as events:
-        await register(client, paths, forwarded("192.0.2.1"))
-    assert "forwarded_for_ignored" not in [event["event"] for event in events]
-
-
-@behind_a_proxy
-async def test_addresses_behind_a_trusted_proxy_count_apart(client: Client, paths: Paths) -> None:
-    for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
-        for _ in range(3):
-            assert (await register(client, paths, forwarded(address))).status == 201
-        assert_refused(await register(client, paths, forwarded(address)))
+async def register_from(client: Client, *forwarded: str | None, **headers: str) -> list[int]:
+    """Register once with each value of ``X-Forwarded-For``, and return the statuses."""
+    statuses = []
+    for value in forwarded:
+        sent = {**headers, **({} if value is None else {"X-Forwarded-For": value})}
+        credentials = {"email": client.new_email("person"), "password": PASSWORD}
+        response = await client.request("POST", PATHS[0].register, credentials, headers=sent)
+        if response.status == 429:
+            assert response.body == {"error": "Too many requests"}
+            assert 1 <= int(response.headers["Retry-After"]) <= 60
+        statuses.append(response.status)
+    return statuses
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("same", "other"),
     [
-        {"X-Forwarded-For": "198.51.100.{}, 192.0.2.1"},
-        {"X-Forwarded-For": "198.51.100.{}, 203.0.113.{},192.0.2.1 "},
-        {"X-Forwarded-For": "forged-{}, , 192.0.2.1"},
-        {"X-Forwarded-For": "192.0.2.1", "X-Real-Ip": "198.51.100.{}"},
-        {"X-Forwarded-For": "192.0.2.1", "X-Client-IP": "198.51.100.{}", "Forwarded": "for=198.51.100.{}"},
+        (["192.0.2.1"] * 4, "192.0.2.2"),
+        (["2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:DB8:0:1:0:0:0:3", "2001:db8:0:1::4"], "2001:db8:0:2::1"),
+        (["fe80::1%eth0", "fe80::2%eth0", "[fe80::3%eth0]:4711", "fe80::4%eth0"], "fe80:0:0:1::1"),
+        (["192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201", "::ffff:192.0.2.1"], "::ffff:192.0.2.2"),
+        (["192.0.2.1:4711", "192.0.2.1:4712", "192.0.2.1", "[::ffff:192.0.2.1]:1"], "192.0.2.2:4711"),
+        (["[2001:db8::1]:4711", "[2001:db8::1]", "2001:db8::1", "[2001:db8::1]:1"], "[2001:db8:0:1::1]:4711"),
+        (["198.51.100.1, 192.0.2.1", "203.0.113.1,192.0.2.1 ", "forged, , 192.0.2.1", "192.0.2.1"], "192.0.2.1, ::1"),
+        pytest.param(
+            ["192.0.2.1, 10.0.0.1", "x, 192.0.2.1, 10.0.0.2", "192.0.2.3, 192.0.2.1, 10.0.0.3", "192.0.2.1, ::1"],
+            "192.0.2.2, 10.0.0.1",
+            marks=two_proxies,
+        ),
     ],
 )
-@behind_a_proxy
-async def test_what_a_client_says_of_itself_does_not_matter(
-    client: Client, paths: Paths, header: dict[str, str]
+async def test_attempts_are_counted_by_the_address_that_the_proxy_saw(
+    client: Client, same: list[str], other: str
 ) -> None:
-    for i in range(3):
-        assert (await register(client, paths, {name: text.format(i, i) for name, text in header.items()})).status == 201
-    assert_refused(await register(client, paths, {name: text.format(9, 9) for name, text in header.items()}))
-    assert (await register(client, paths, forwarded("192.0.2.1, 192.0.2.99"))).status == 201
-
-
-@pytest.mark.settings(TRUSTED_PROXY_HOPS="2")
-async def test_of_two_trusted_proxies_the_outer_one_tells_the_address(client: Client, paths: Paths) -> None:
-    for i in range(3):
-        assert (await register(client, paths, forwarded(f"203.0.113.{i}, 192.0.2.1, 10.0.0.{i}"))).status == 201
-    assert_refused(await register(client, paths, forwarded("192.0.2.1, 10.0.0.9")))
-    assert (await register(client, paths, forwarded("192.0.2.2, 10.0.0.1"))).status == 201
+    assert await register_from(client, *same, other) == [201, 201, 201, 429, 201]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("198.51.100.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="2")),
+        pytest.param("198.51.100.{}", marks=two_proxies),
         pytest.param("198.51.100.{}, 203.0.113.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="3")),
         pytest.param("198.51.100.{}", marks=pytest.mark.settings(TRUSTED_PROXY_HOPS="0")),
-        pytest.param("198.51.100.{}, unknown", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, ", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, 300.1.1.{}", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, 192.0.2.{}:", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, 192.0.2.{}:http", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, 192.0.2.1:{}:80", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, [2001:db8::{}:80", marks=behind_a_proxy),
-        pytest.param("198.51.100.{}, [unknown]:{}", marks=behind_a_proxy),
+        "198.51.100.{}, unknown",
+        "198.51.100.{}, ",
+        "198.51.100.{}, 300.1.1.{}",
+        "198.51.100.{}, 192.0.2.{}:",
+        "198.51.100.{}, 192.0.2.{}:http",
+        "198.51.100.{}, 192.0.2.1:{}:80",
+        "198.51.100.{}, [2001:db8::{}:80",
+        "198.51.100.{}, [unknown]:{}",
     ],
 )
-async def test_without_a_trusted_address_the_connections_counts(client: Client, paths: Paths, text: str) -> None:
-    for i in range(2):
-        assert (await register(client, paths, forwarded(text.format(i, i)))).status == 201
-    assert (await register(client, paths)).status == 201
-    assert_refused(await register(client, paths, forwarded(text.format(9, 9))))
-    assert_refused(await register(client, paths))
+async def test_connection_address_counts_without_a_trusted_one(client: Client, text: str) -> None:
+    first, second, third = (text.format(number, number) for number in (1, 2, 3))
+    assert await register_from(client, first, second, None, third, None) == [201, 201, 201, 429, 429]
 
 
-@behind_a_proxy
-async def test_the_addresses_of_one_ipv6_network_are_one_client(client: Client, paths: Paths) -> None:
-    for address in ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:DB8:0:1:0:0:0:3"):
-        assert (await register(client, paths, forwarded(address))).status == 201
-    assert_refused(await register(client, paths, forwarded("2001:db8:0:1::4")))
-    assert (await register(client, paths, forwarded("2001:db8:0:2::1"))).status == 201
+async def test_headers_that_only_clients_send_are_ignored(client: Client) -> None:
+    for number in range(3):
+        headers = {"X-Real-Ip": f"198.51.100.{number}", "Forwarded": f"for=198.51.100.{number}"}
+        assert await register_from(client, "192.0.2.1", **headers) == [201]
+    assert await register_from(client, "192.0.2.1", "192.0.2.2") == [429, 201]
 
 
-@behind_a_proxy
 @pytest.mark.parametrize(
-    ("forms", "other"),
+    ("forwarded", "logged"),
     [
-        (("192.0.2.1:4711", "192.0.2.1:4712", "192.0.2.1"), "192.0.2.2:4711"),
-        (("[2001:db8::1]:4711", "[2001:db8::1]", "2001:db8::1"), "[2001:db8:0:1::1]:4711"),
-        (("[::ffff:192.0.2.1]:1", "192.0.2.1:65535", "[::FFFF:c000:201]"), "[::ffff:192.0.2.2]:1"),
+        ("198.51.100.1, 192.0.2.1:4711", "192.0.2.1"),
+        ("[2001:DB8:0::1]:4711", "2001:db8::1"),
+        ("[::ffff:192.0.2.1]:1", "192.0.2.1"),
+        ("unknown", "127.0.0.1"),
     ],
 )
-async def test_the_port_of_an_address_does_not_matter(
-    client: Client, paths: Paths, forms: tuple[str, ...], other: str
+async def test_request_line_has_the_client_address(client: Client, forwarded: str, logged: str) -> None:
+    with capture_logs() as events:
+        await register_from(client, forwarded)
+    assert [event["remote_ip"] for event in events if event["event"] == "request"] == [logged]
+
+
+@pytest.mark.usefixtures("io_loop")
+@pytest.mark.parametrize(("hops", "count"), [("0", 1), ("1", 0)])
+async def test_untrusted_proxy_is_logged_once(
+    environment: dict[str, str], tmp_path: Path, hops: str, count: int
 ) -> None:
-    for form in forms:
-        with capture_logs() as events:
-            assert (await register(client, paths, forwarded(f"198.51.100.1:80, {form}"))).status == 201
-        (address,) = {event["remote_ip"] for event in events if event["event"] == "request"}
-        assert address in ("192.0.2.1", "2001:db8::1")
-    assert_refused(await register(client, paths, forwarded(forms[0])))
-    assert (await register(client, paths, forwarded(other))).status == 201
-
-
-@behind_a_proxy
-async def test_a_link_local_address_has_a_zone(client: Client, paths: Paths) -> None:
-    for address in ("fe80::1%eth0", "fe80::2%eth0", "[fe80::3%eth0]:4711"):
-        assert (await register(client, paths, forwarded(address))).status == 201
-    assert_refused(await register(client, paths, forwarded("fe80::4%eth0")))
-
-
-@behind_a_proxy
-async def test_an_ipv4_address_written_as_ipv6_is_the_same_client(client: Client, paths: Paths) -> None:
-    for address in ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201"):
-        assert (await register(client, paths, forwarded(address))).status == 201
-    assert_refused(await register(client, paths, forwarded("::ffff:192.0.2.1")))
-    assert (await register(client, paths, forwarded("::ffff:192.0.2.2"))).status == 201
+    async with serving(tmp_path, environment | {"TRUSTED_PROXY_HOPS": hops}) as (process, client):
+        await register_from(client, None)
+        await register_from(client, "192.0.2.1", "192.0.2.2")
+        await process.stop()
+    warnings = process.events("forwarded_for_ignored")
+    assert [event["level"] for event in warnings] == ["warning"] * count
+    assert all("TRUSTED_PROXY_HOPS" in event["reason"] for event in warnings)

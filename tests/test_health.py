@@ -1,22 +1,13 @@
 """Health: whether the process is alive, and whether it is ready to work (FR-062)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
-if TYPE_CHECKING:
-    from server.http.server import Server
-    from tests.support.client import Client, Response
-
-
-def outcome(response: Response) -> tuple[int, str]:
-    return response.status, response.error
+from server.http.server import Server
+from tests.support.client import Client
 
 
 @pytest.mark.requirement("FR-062")
-async def test_the_process_is_alive_and_can_work(client: Client) -> None:
+async def test_server_is_healthy_and_ready(client: Client) -> None:
     for path, body in (("/health", {"status": "healthy"}), ("/health/ready", {"status": "ready"})):
         response = await client.request("GET", path)
         assert (response.status, response.body) == (200, body)
@@ -25,14 +16,13 @@ async def test_the_process_is_alive_and_can_work(client: Client) -> None:
 
 @pytest.mark.requirement("FR-062")
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
-async def test_without_its_database_it_is_alive_but_not_ready(client: Client) -> None:
+async def test_server_without_its_database_is_healthy_but_not_ready(client: Client) -> None:
     assert (await client.request("GET", "/health")).status == 200
-    assert outcome(await client.request("GET", "/health/ready")) == (503, "Service temporarily unavailable")
+    assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")
 
 
-async def test_about_to_end_it_is_alive_but_not_ready(client: Client, http_server: Server) -> None:
+async def test_draining_server_is_healthy_but_not_ready(client: Client, http_server: Server) -> None:
     http_server.state.draining = True
     for path, status in (("/health", 200), ("/health/ready", 503)):
         response = await client.request("GET", path)
-        assert response.status == status
-        assert response.headers["Connection"] == "close"
+        assert (response.status, response.headers["Connection"]) == (status, "close")
