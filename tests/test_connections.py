@@ -35,8 +35,9 @@ async def test_continue_is_sent_when_the_body_is_about_to_be_read(alice: Person)
             await connection.send(request)
             assert (await connection.read_head()).startswith(b"HTTP/1.1 100 ")
             assert (await connection.request(BODY)).status == 201
-            # HTTP/1.0 has no such response.
-            assert (await connection.request(request.replace(b"HTTP/1.1", b"HTTP/1.0") + BODY)).status == 201
+            await connection.send(request.replace(b"HTTP/1.1", b"HTTP/1.0"))  # which has no status 100
+            await asyncio.sleep(0.02)  # the server waits for the body
+            assert (await connection.request(BODY)).status == 201
     async with connect(alice.client) as connection:
         response = await connection.request(head("POST", TASKS, *lines))
         assert (response.status, response.headers.get("Connection")) == (401, "close")
@@ -246,7 +247,7 @@ async def test_white_space_around_header_values_is_ignored(alice: Person) -> Non
 
 
 async def test_chunk_extensions_and_trailers_are_ignored(alice: Person) -> None:
-    body = b'4;a=b;c="d\\"e"\r\n{"ti\r\n00a;x\r\ntle": "x"}\r\n0;last\r\nX-Request-ID: y\r\nHost: z\r\n\r\n'
+    body = b'4;a=b;c="d\\"e"\r\n{"ti\r\n00a;x\r\ntle": "x"}\r\n0;last\r\nX-Request-ID: y\r\nContent-Type: z\r\n\r\n'
     async with connect(alice.client) as connection:
         lines = ("Transfer-Encoding: Chunked", "Trailer: X-Request-ID", "X-Request-ID: mine")
         await connection.send(2 * (head("POST", TASKS, *lines, token=alice.token) + body))
