@@ -1,14 +1,13 @@
 """Tokens: what is issued, what is accepted and, for everything else, one 401 (FR-001 to FR-006, FR-011, FR-016)."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,13 +15,8 @@ from structlog.testing import capture_logs
 
 from server.security.tokens import TokenRejected, Tokens
 from tests.conftest import ORIGIN, SECRET, on_one_database
-from tests.support.client import PASSWORD, PATHS
+from tests.support.client import PASSWORD, PATHS, Client, Paths, Person, Response
 from tests.support.raw_http import connect, head
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.support.client import Client, Paths, Person, Response
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
 DIGESTS = {"HS384": "sha384", "HS512": "sha512"}
@@ -47,11 +41,12 @@ def sign(payload: bytes, header: Any = HS256, secret: str = SECRET) -> str:
     return f"{text}.{base64url(hmac.digest(secret.encode(), text.encode(), digest))}"
 
 
-def claims(holder: str, /, **changes: Any) -> bytes:
-    """Return a good token's payload, but for the changes; WITHOUT takes a claim away."""
+def claims(user_id: str, /, **changes: Any) -> bytes:
+    """Return the payload of a valid token with changed claims; WITHOUT removes one, a function gets the user's id."""
     now = int(time.time())
-    whole = {"sub": holder, "user_id": holder, "email": "a@b.de", "iat": now, "exp": now + HOUR, **changes}
-    return json.dumps({name: value for name, value in whole.items() if value is not WITHOUT}).encode()
+    every = {"sub": user_id, "user_id": user_id, "email": "a@b.de", "iat": now, "exp": now + HOUR, **changes}
+    values = {name: value(user_id) if callable(value) else value for name, value in every.items()}
+    return json.dumps({name: value for name, value in values.items() if value is not WITHOUT}).encode()
 
 
 async def list_tasks(client: Client, paths: Paths, authorization: str | None) -> Response:
@@ -60,7 +55,7 @@ async def list_tasks(client: Client, paths: Paths, authorization: str | None) ->
 
 
 def assert_unauthorized(response: Response, *, invalid_token: bool = True) -> None:
-    """Check the response, and that its challenge says whether there was a token (RFC 6750 section 3)."""
+    """Check the response, and that its challenge tells whether there was a token (RFC 6750 section 3)."""
     assert (response.status, response.body) == (401, {"error": "Unauthorized"})
     challenge = 'Bearer realm="todo-api"' + (', error="invalid_token"' if invalid_token else "")
     assert response.headers["WWW-Authenticate"] == challenge
@@ -70,21 +65,9 @@ def reasons(events: list[Any]) -> list[str]:
     return [event["reason"] for event in events if event["event"] == "token_rejected"]
 
 
-# What is issued.
-
-
 @pytest.mark.requirement("FR-011", "FR-016", "TM-T6", "TM-F5")
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        24 * HOUR,
-        pytest.param(HOUR / 2, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="0.5")),
-        pytest.param(720 * HOUR, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="720")),
-    ],
-)
-async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_how_long(
-    client: Client, paths: Paths, seconds: float
-) -> None:
+@pytest.mark.parametrize("hours", [24, pytest.param(0.5, marks=pytest.mark.settings(JWT_EXPIRATION_HOURS="0.5"))])
+async def test_registering_and_logging_in_issue_a_token(client: Client, paths: Paths, hours: float) -> None:
     credentials = {"email": client.new_email("alice"), "password": PASSWORD}
     for path in (paths.register, paths.login):
         before = int(time.time())
@@ -95,16 +78,9 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
         assert signature == base64url(expected)
         issued_at = decoded(payload)["iat"]
         assert before <= issued_at <= time.time()
-        assert decoded(payload) == {
-            "sub": response.body["user"]["id"],
-            "user_id": response.body["user"]["id"],
-            "email": credentials["email"],
-            "iat": issued_at,
-            "exp": issued_at + seconds,
-        }
-
-
-# What is accepted.
+        user_id = response.body["user"]["id"]
+        lasting = {"iat": issued_at, "exp": issued_at + hours * HOUR}
+        assert decoded(payload) == {"sub": user_id, "user_id": user_id, "email": credentials["email"], **lasting}
 
 
 @pytest.mark.requirement("FR-002", "FR-004")
@@ -112,13 +88,12 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
         {"sub": WITHOUT},
         {"user_id": WITHOUT},
-        {"user_id": "somebody else"},
+        {"user_id": "another"},
+        {"sub": str.upper},
         {"email": WITHOUT, "iat": WITHOUT},
-        {"aud": "https://app.example.com", "iss": "https://app.example.com", "jti": "x"},
-        {"aud": ["a", "b"], "iss": 1, "jti": 1},
+        {"aud": ["https://app.example.com"], "iss": 1, "jti": 1},
         {"iat": FAR},
         {"iat": "yesterday"},
         {"nbf": 0},
@@ -127,34 +102,14 @@ async def test_registering_and_logging_in_issue_a_token_that_says_whose_and_for_
     ],
 )
 async def test_tokens_of_better_auth_work(client: Client, alice: Person, paths: Paths, changes: dict[str, Any]) -> None:
-    task = await alice.create(paths)
-    response = await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, **changes))}")
-    assert (response.status, response.body["tasks"]) == (200, [task])
-
-
-async def test_an_id_is_the_same_in_upper_case(client: Client, alice: Person, paths: Paths) -> None:
-    task = await alice.create(paths)
-    token = sign(claims(alice.id.upper()))
-    assert (await list_tasks(client, paths, f"Bearer {token}")).body["tasks"] == [task]
-    made = await client.request("POST", paths.tasks, {"title": "x"}, token=token)
-    assert made.body["task"]["user_id"] == alice.id
-
-
-@pytest.mark.requirement("FR-001")
-@on_one_database
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
-async def test_the_scheme_is_taken_in_any_case(client: Client, alice: Person, paths: Paths, scheme: str) -> None:
-    assert (await list_tasks(client, paths, f"{scheme} {alice.token}")).status == 200
-
-
-# What is not.
+    token = sign(claims(alice.id, **changes))
+    created = await client.request("POST", paths.tasks, {"title": "x"}, token=token)
+    assert (created.status, created.body["task"]["user_id"]) == (201, alice.id)
+    assert await alice.list(paths) == [created.body["task"]]
 
 
 def changed(**changes: Any) -> Callable[[str], str]:
-    """Return what makes a user's token with changed claims; a change may be a function of the user's id."""
-    return lambda user_id: sign(
-        claims(user_id, **{name: value(user_id) if callable(value) else value for name, value in changes.items()})
-    )
+    return lambda user_id: sign(claims(user_id, **changes))
 
 
 def expiring(json_text: bytes) -> Callable[[str], str]:
@@ -173,34 +128,26 @@ def unsigned(user_id: str) -> str:
     return f"{base64url(json.dumps({'alg': 'none'}).encode())}.{base64url(claims(user_id))}."
 
 
-def without_signature(user_id: str) -> str:
-    return sign(claims(user_id)).rpartition(".")[0] + "."
-
-
 def tampered(user_id: str) -> str:
     header, _, signature = sign(claims(user_id)).split(".")
     return f"{header}.{base64url(claims(user_id, exp=FAR))}.{signature}"
 
 
-HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
+INVALID: dict[str, tuple[Callable[[str], str], str]] = {
     "empty": (lambda _: "", "malformed"),
-    "garbage": (lambda _: "garbage", "malformed"),
-    "garbage over 8 KB": (lambda _: "x" * 9000, "malformed"),
-    "three parts of garbage": (lambda _: "a.b.c", "malformed"),
-    "three empty parts": (lambda _: "..", "malformed"),
+    "over 8 KB": (lambda _: "x" * 9000, "malformed"),
+    "three parts": (lambda _: "a.b.c", "malformed"),
     "four parts": (lambda user_id: sign(claims(user_id)) + ".x", "malformed"),
     "two tokens": (lambda user_id: " ".join([sign(claims(user_id))] * 2), "malformed"),
-    "header no object": (lambda user_id: sign(claims(user_id), []), "malformed"),
+    "header not an object": (lambda user_id: sign(claims(user_id), []), "malformed"),
     "unknown critical extension": (with_header(alg="HS256", crit=["x"], x=1), "malformed"),
-    "payload no object": (with_payload(b"[]"), "malformed"),
-    "payload no JSON": (with_payload(b"{"), "malformed"),
-    "payload no UTF-8": (with_payload(b"\xff"), "malformed"),
+    "payload not an object": (with_payload(b"[]"), "malformed"),
+    "payload not JSON": (with_payload(b"{"), "malformed"),
+    "payload not UTF-8": (with_payload(b"\xff"), "malformed"),
     "payload nested deeply": (with_payload(b"[" * 20_000 + b"]" * 20_000), "malformed"),
     "alg none": (unsigned, "algorithm"),
     "alg none, signed": (with_header(alg="none"), "algorithm"),
     "alg RS256": (with_header(alg="RS256"), "algorithm"),
-    "alg ES256": (with_header(alg="ES256"), "algorithm"),
-    "alg EdDSA": (with_header(alg="EdDSA"), "algorithm"),
     "alg HS384": (with_header(alg="HS384"), "algorithm"),
     "alg HS512": (with_header(alg="HS512"), "algorithm"),
     "alg in lower case": (with_header(alg="hs256"), "algorithm"),
@@ -209,27 +156,25 @@ HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
     "no alg": (with_header(typ="JWT"), "algorithm"),
     "another secret": (lambda user_id: sign(claims(user_id), secret=f"{SECRET}!"), "signature"),
     "tampered payload": (tampered, "signature"),
-    "signature gone": (without_signature, "signature"),
+    "no signature": (lambda user_id: sign(claims(user_id)).rpartition(".")[0] + ".", "signature"),
     "expired": (changed(exp=1), "expired"),
     "expired before 1970": (changed(exp=-1), "expired"),
-    "expired a second ago": (changed(exp=lambda _: int(time.time()) - 1), "expired"),
     "expiring now": (changed(exp=lambda _: int(time.time())), "expired"),
     "no exp": (changed(exp=WITHOUT), "no_expiry"),
     "exp null": (changed(exp=None), "no_expiry"),
+    "exp true": (changed(exp=True), "expired"),
     "exp a word": (changed(exp="tomorrow"), "malformed"),
     "exp a numeral in a string": (changed(exp=str(FAR)), "malformed"),
     "exp a list": (changed(exp=[FAR]), "malformed"),
-    "exp infinite": (expiring(b"Infinity"), "malformed"),
-    "exp beyond every float": (expiring(b"1e400"), "malformed"),
+    "exp infinite": (expiring(b"1e400"), "malformed"),
     "exp NaN": (expiring(b"NaN"), "malformed"),
     "exp of 5000 digits": (expiring(b"9" * 5000), "malformed"),
     "not yet valid": (changed(nbf=FAR), "not_yet_valid"),
-    "valid in a few seconds": (changed(nbf=lambda _: time.time() + 5), "not_yet_valid"),
     "nbf null": (changed(nbf=None), "malformed"),
     "nbf a string": (changed(nbf="0"), "malformed"),
     "nbf a boolean": (changed(nbf=False), "malformed"),
     "no id": (changed(sub=WITHOUT, user_id=WITHOUT), "no_user_id"),
-    "sub no UUID": (changed(sub="alice"), "no_user_id"),
+    "sub not a UUID": (changed(sub="alice"), "no_user_id"),
     "sub null": (changed(sub=None), "no_user_id"),
     "sub a number": (changed(sub=1), "no_user_id"),
     "sub a list": (changed(sub=lambda user_id: [user_id]), "no_user_id"),
@@ -238,16 +183,14 @@ HOSTILE: dict[str, tuple[Callable[[str], str], str]] = {
     "sub with a line feed": (changed(sub=lambda user_id: user_id + "\n"), "no_user_id"),
     "sub without hyphens": (changed(sub=lambda user_id: user_id.replace("-", "")), "no_user_id"),
     "sub as a URN": (changed(sub=lambda user_id: f"urn:uuid:{user_id}"), "no_user_id"),
-    "sub in braces": (changed(sub=lambda user_id: f"{{{user_id}}}"), "no_user_id"),
     "user_id alone, null": (changed(sub=WITHOUT, user_id=None), "no_user_id"),
-    "user_id alone, a number": (changed(sub=WITHOUT, user_id=1), "no_user_id"),
 }
 
 
 @pytest.mark.requirement("FR-002", "FR-003", "SC-002", "EC-3", "EC-10")
 @on_one_database
-@pytest.mark.parametrize(("make_token", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
-async def test_any_other_token_is_refused_and_the_log_says_why(
+@pytest.mark.parametrize(("make_token", "reason"), INVALID.values(), ids=INVALID.keys())
+async def test_invalid_token_is_rejected_and_the_reason_logged(
     client: Client, alice: Person, make_token: Callable[[str], str], reason: str
 ) -> None:
     token = make_token(alice.id)
@@ -258,90 +201,19 @@ async def test_any_other_token_is_refused_and_the_log_says_why(
     assert len(token) < 10 or token not in str(events)
 
 
-@pytest.mark.requirement("SC-002")
 @on_one_database
-@pytest.mark.parametrize("exp", [True, False])
-async def test_an_expiry_is_no_boolean(client: Client, alice: Person, paths: Paths, exp: Any) -> None:
-    assert_unauthorized(await list_tasks(client, paths, f"Bearer {sign(claims(alice.id, exp=exp))}"))
-
-
-@pytest.mark.requirement("FR-001")
-@on_one_database
-@pytest.mark.parametrize(
-    ("form", "reason"),
-    [
-        (None, "missing"),
-        ("", "not_bearer"),
-        ("{}", "not_bearer"),
-        ("Token {}", "not_bearer"),
-        ("Basic {}", "not_bearer"),
-        ("Bearer{}", "not_bearer"),
-        ("Bearer:{}", "not_bearer"),
-        ("Bearer", "malformed"),
-        ('Bearer "{}"', "malformed"),
-        ("Bearer {},Bearer {}", "malformed"),
-    ],
-)
-async def test_a_good_token_needs_its_scheme(
-    client: Client, alice: Person, paths: Paths, form: str | None, reason: str
+async def test_nbf_is_compared_without_leeway(
+    client: Client, alice: Person, stop_clock: Callable[[datetime], None]
 ) -> None:
-    with capture_logs() as events:
-        response = await list_tasks(client, paths, form and form.replace("{}", alice.token))
-    assert_unauthorized(response, invalid_token=reason == "malformed")
-    assert reasons(events) == [reason]
-
-
-@pytest.mark.requirement("FR-018")
-@on_one_database
-async def test_without_a_token_tasks_are_neither_listed_nor_made(client: Client, paths: Paths) -> None:
-    for method in ("GET", "POST"):
-        response = await client.request(method, paths.tasks, {"title": "x"} if method == "POST" else ...)
-        assert_unauthorized(response, invalid_token=False)
-
-
-@pytest.mark.requirement("FR-005")
-@on_one_database
-@pytest.mark.parametrize(
-    ("method", "item"), [("POST", ""), ("GET", "/x"), ("PUT", "/x"), ("DELETE", "/x"), ("HEAD", "")]
-)
-async def test_every_method_asks_for_a_token_before_it_looks_at_anything(
-    client: Client, paths: Paths, method: str, item: str
-) -> None:
-    response = await client.request(
-        method,
-        f"{paths.tasks}{item}?page=x",
-        headers={"Authorization": "Bearer x", "Content-Type": "text/plain", "Origin": ORIGIN},
-        body=b"\xff" if method in ("POST", "PUT") else None,
-    )
-    assert response.status == 401
-    assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
-    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-
-
-@pytest.mark.requirement("SC-002")
-@on_one_database
-async def test_two_authorization_headers_are_refused(client: Client, alice: Person, bob: Person, paths: Paths) -> None:
-    for second in (alice.token, bob.token, "x"):
-        async with connect(client) as connection:
-            await connection.send(head("GET", paths.tasks, f"Authorization: Bearer {second}", token=alice.token))
-            assert_unauthorized(await connection.read_answer())
-
-
-@pytest.mark.requirement("FR-001")
-@on_one_database
-@pytest.mark.parametrize("name", ["token", "access_token", "authorization", "Authorization", "jwt"])
-async def test_a_token_is_read_from_nowhere_else(client: Client, alice: Person, paths: Paths, name: str) -> None:
-    for response in (
-        await client.request("GET", f"{paths.tasks}?{name}={alice.token}"),
-        await client.request("GET", paths.tasks, headers={"Cookie": f"{name}={alice.token}"}),
-        await client.request("GET", paths.tasks, headers={"X-Access-Token": alice.token}),
-        await client.request("POST", paths.tasks, {"title": "x", name: alice.token}),
-    ):
-        assert_unauthorized(response, invalid_token=False)
+    now = int(time.time())
+    stop_clock(datetime.fromtimestamp(now, UTC))
+    for nbf, status in ((now, 200), (now + 0.001, 401)):
+        assert (await list_tasks(client, PATHS[0], f"Bearer {sign(claims(alice.id, nbf=nbf))}")).status == status
 
 
 @pytest.mark.requirement("FR-003", "TM-F5")
-async def test_a_remembered_token_is_refused_once_it_expires(
+@on_one_database
+async def test_token_expires_though_it_was_accepted_before(
     alice: Person, paths: Paths, stop_clock: Callable[[datetime], None]
 ) -> None:
     expires = decoded(alice.token.split(".")[1])["exp"]
@@ -352,7 +224,7 @@ async def test_a_remembered_token_is_refused_once_it_expires(
         assert reasons(events) == (["expired"] if status == 401 else [])
 
 
-def test_accepted_tokens_are_remembered_by_their_digests_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_tokens_is_bounded_and_holds_only_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.security.tokens.TOKEN_CACHE_SIZE", 3)
     tokens = Tokens(SECRET, 1)
     user_ids = [str(uuid4()) for _ in range(10)]
@@ -366,18 +238,74 @@ def test_accepted_tokens_are_remembered_by_their_digests_and_not_without_end(mon
     assert not any(token in repr(tokens.accepted) for token in issued)
 
 
+@pytest.mark.requirement("FR-001")
+@on_one_database
+async def test_bearer_scheme_is_required_in_any_case(client: Client, alice: Person, paths: Paths) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert (await list_tasks(client, paths, f"{scheme} {alice.token}")).status == 200
+    for form, reason in (
+        (None, "missing"),
+        ("", "not_bearer"),
+        ("{}", "not_bearer"),
+        ("Token {}", "not_bearer"),
+        ("Bearer{}", "not_bearer"),
+        ("Bearer:{}", "not_bearer"),
+        ("Bearer", "malformed"),
+        ('Bearer "{}"', "malformed"),
+        ("Bearer {},Bearer {}", "malformed"),
+    ):
+        with capture_logs() as events:
+            response = await list_tasks(client, paths, form and form.replace("{}", alice.token))
+        assert_unauthorized(response, invalid_token=reason == "malformed")
+        assert reasons(events) == [reason]
+
+
+@pytest.mark.requirement("FR-005", "FR-018")
+@on_one_database
+@pytest.mark.parametrize(("method", "item"), [("POST", ""), ("GET", ""), ("PUT", "/x"), ("DELETE", "/x"), ("HEAD", "")])
+async def test_token_is_checked_before_query_id_and_body(client: Client, paths: Paths, method: str, item: str) -> None:
+    response = await client.request(
+        method,
+        f"{paths.tasks}{item}?page=x",
+        headers={"Authorization": "Bearer x", "Content-Type": "text/plain", "Origin": ORIGIN},
+        body=b"\xff" if method in ("POST", "PUT") else None,
+    )
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+@pytest.mark.requirement("SC-002")
+@on_one_database
+async def test_two_authorization_headers_are_rejected(client: Client, alice: Person, paths: Paths) -> None:
+    for second in (alice.token, "x"):
+        async with connect(client) as connection:
+            request = head("GET", paths.tasks, f"Authorization: Bearer {second}", token=alice.token)
+            assert_unauthorized(await connection.request(request))
+
+
+@pytest.mark.requirement("FR-001")
+@on_one_database
+async def test_token_is_read_from_authorization_only(client: Client, alice: Person, paths: Paths) -> None:
+    for name in ("token", "access_token", "authorization", "Authorization", "jwt"):
+        for response in (
+            await client.request("GET", f"{paths.tasks}?{name}={alice.token}"),
+            await client.request("GET", paths.tasks, headers={"Cookie": f"{name}={alice.token}"}),
+            await client.request("GET", paths.tasks, headers={"X-Access-Token": alice.token}),
+            await client.request("POST", paths.tasks, {"title": "x", name: alice.token}),
+        ):
+            assert_unauthorized(response, invalid_token=False)
+
+
 @pytest.mark.requirement("FR-046")
-async def test_the_token_of_nobody_reads_nothing_and_writes_nothing(
-    client: Client, alice: Person, paths: Paths
-) -> None:
+async def test_token_of_an_unknown_user_reads_and_writes_nothing(client: Client, alice: Person, paths: Paths) -> None:
     task = await alice.create(paths)
     token = sign(claims(str(uuid4())))
-    assert (await client.request("GET", paths.tasks, token=token)).body["tasks"] == []
     for method, body in (("GET", ...), ("PUT", {"title": "x"}), ("DELETE", ...)):
         response = await client.request(method, f"{paths.tasks}/{uuid4()}", body, token=token)
-        assert (response.status, response.error) == (404, "Task not found")
+        assert response.outcome == (404, "Task not found")
         response = await client.request(method, f"{paths.tasks}/{task['id']}", body, token=token)
-        assert (response.status, response.error) == (403, "Access denied")
+        assert response.outcome == (403, "Access denied")
     with capture_logs() as events:
         for headers in ({}, {"Idempotency-Key": "x"}):
             assert_unauthorized(await client.request("POST", paths.tasks, {"title": "x"}, token=token, headers=headers))
