@@ -1,6 +1,4 @@
-"""Connections to PostgreSQL: which address is tried when, names, how many there are, and when they are closed."""
-
-from __future__ import annotations
+"""Connections to PostgreSQL: the order of addresses, names, how many there are, and when they are closed."""
 
 import asyncio
 import os
@@ -9,36 +7,32 @@ import socket
 import ssl
 import threading
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from psycopg2.extensions import parse_dsn
 from sqlalchemy import func, literal, select
 
-from server.database import Database, DatabaseRefused, DatabaseUnavailable, libpq_parameters
+from server.database import Database, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, QueryError, libpq_parameters
 from server.database import postgres as postgres_module
 from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
 from server.database.postgres import PostgresDriver
 from tests.conftest import execute
 from tests.support.processes import Gate
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
 TIMEOUT_SECONDS = 5.0
-CONNECTIONS = 10
-LIMIT = 3
 ONE = select(literal(1))
-SLEEP = select(func.pg_sleep(0.05))
+SLEEP, SLEEP_LONG = select(func.pg_sleep(0.05)), select(func.pg_sleep(0.5))
 SILENT, REFUSING, GOOD = "127.0.0.2", "127.0.0.3", "127.0.0.1"
 NAME = "database.invalid"
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 @asynccontextmanager
-async def opened(url: str, connections: int = CONNECTIONS) -> AsyncIterator[tuple[Database, PostgresDriver]]:
+async def opened(url: str, connections: int = 10) -> AsyncIterator[tuple[Database, PostgresDriver]]:
     driver = PostgresDriver(url)
     try:
         yield Database(driver, connections, TIMEOUT_SECONDS), driver
@@ -56,102 +50,82 @@ async def seconds_of(database: Database) -> float:
 
 @asynccontextmanager
 async def addresses(url: str) -> AsyncIterator[str]:
-    """Let the server be reached at GOOD, and clients wait for ever at SILENT, on one port; return the URL of a host."""
+    """Serve the database at GOOD, and let SILENT accept and never respond; give the URL with ``%s`` for the host."""
     async with Gate(url, "") as gate:
         await gate.open()
-        port = urlsplit(gate.url).port
 
         async def never_respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()  # until the client goes
+            await reader.read()  # until the client closes
             writer.close()
 
-        async with await asyncio.start_server(never_respond, SILENT, port):
+        async with await asyncio.start_server(never_respond, SILENT, urlsplit(gate.url).port):
             yield gate.url.replace(GOOD, "%s")
 
 
-# Addresses
-
-
-@pytest.mark.parametrize("host", [f"{REFUSING},{GOOD}", f"{SILENT},{GOOD}", f"{REFUSING},{SILENT},{GOOD}"])
-@pytest.mark.parametrize("parameter", ["host", "hostaddr"])
-async def test_the_first_address_that_accepts_is_used_and_tried_first_from_then_on(
-    empty_postgresql_url: str, host: str, parameter: str
+@pytest.mark.parametrize(
+    ("parameter", "hosts"),
+    [
+        ("host", (REFUSING, GOOD)),
+        ("host", (SILENT, GOOD)),
+        ("hostaddr", (REFUSING, SILENT, GOOD)),
+    ],
+)
+async def test_first_address_that_accepts_is_used_from_then_on(
+    empty_postgresql_url: str, parameter: str, hosts: tuple[str, ...]
 ) -> None:
     async with addresses(empty_postgresql_url) as url:
         parts = urlsplit(url % GOOD)
-        port, user = parts.port, parts.netloc.partition("@")[0]
-        ports = ",".join([str(port)] * len(host.split(",")))
-        listed = f"postgresql://{user}@/{parts.path[1:]}?{parameter}={host}&port={ports}"
+        ports = ",".join([str(parts.port)] * len(hosts))
+        listed = f"postgresql://{parts.username}@{parts.path}?{parameter}={','.join(hosts)}&port={ports}"
         async with opened(listed) as (database, driver):
-            delay = ATTEMPT_DELAY_SECONDS * (SILENT in host)
+            delay = ATTEMPT_DELAY_SECONDS * (SILENT in hosts)
             assert delay <= await seconds_of(database) < delay + 1
             await driver.close()
             assert await seconds_of(database) < ATTEMPT_DELAY_SECONDS
 
 
-async def test_an_attempt_has_what_is_left_of_the_deadline_however_many_addresses_there_are(
-    empty_postgresql_url: str,
-) -> None:
+async def test_unsuccessful_attempts_leave_nothing_open(empty_postgresql_url: str) -> None:
     async with addresses(empty_postgresql_url) as url:
-        hosts = ",".join([GOOD, *(f"127.0.0.{n}" for n in range(10, 20))])
-        parts = urlsplit(url % GOOD)
-        database_url = url % GOOD
-        database_url = database_url.replace(f"{GOOD}:{parts.port}", hosts) + f"?port={parts.port}"
-        async with opened(database_url) as (database, _):
-            await database.for_request().fetch_all(ONE, {})
-
-
-async def test_attempts_that_lose_leave_nothing_open(empty_postgresql_url: str) -> None:
-    async with addresses(empty_postgresql_url) as url:
-        parts = urlsplit(url % GOOD)
-        listed = url % f"{SILENT}:{parts.port},{REFUSING}:{parts.port},{GOOD}"
-        async with opened(listed) as (database, driver):
-            await seconds_of(database)
-            await driver.close()
-            await asyncio.sleep(0.1)
-            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the folder itself is one of them
+        port = urlsplit(url % GOOD).port
+        async with opened(url % f"{SILENT}:{port},{REFUSING}:{port},{GOOD}") as (database, driver):
+            counts = []
             for _ in range(5):
                 driver.connector.last_good = None
                 await seconds_of(database)
                 await driver.close()
-            with pytest.raises(DatabaseUnavailable):
-                await Database(PostgresDriver(url % SILENT), 1, 0.1).for_request().fetch_all(ONE, {})
-            await asyncio.sleep(0.1)
-            assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+                with pytest.raises(DatabaseUnavailable):
+                    await Database(PostgresDriver(url % SILENT), 1, 0.1).for_request().fetch_all(ONE, {})
+                await asyncio.sleep(0.1)
+                counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+            assert counts[-1] <= counts[0]
 
 
-@pytest.mark.parametrize(("url", "state"), [("nobody@/postgres", "28000"), ("postgres@/nothing", "3D000")])
-async def test_a_server_that_refuses_for_good_says_so_by_its_sqlstate(
-    postgresql_server: str, url: str, state: str
-) -> None:
-    host = parse_dsn(postgresql_server)["host"]
-    async with opened(f"postgresql://{url}?host={host}") as (database, _):
+@pytest.mark.parametrize(("url", "state"), [("unknown@/postgres", "28000"), ("postgres@/unknown", "3D000")])
+async def test_refusal_of_the_server_has_its_sqlstate(postgresql_server: str, url: str, state: str) -> None:
+    async with opened(f"postgresql://{url}?host={parse_dsn(postgresql_server)['host']}") as (database, _):
         with pytest.raises(DatabaseRefused, match=f":  {state}: [^\n]+$"):
             await database.for_request().fetch_all(ONE, {})
 
 
-def test_the_systems_certificates_are_where_python_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+def test_system_certificates_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    for name in names:
         monkeypatch.setenv(name, "of the test")
     libpq_parameters("postgresql://h/x?sslrootcert=system")
-    assert (os.environ["SSL_CERT_FILE"], os.environ["SSL_CERT_DIR"]) == ("of the test", "of the test")
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    assert [os.environ[name] for name in names] == ["of the test"] * 2
+    for name in names:
         monkeypatch.delenv(name)
     found = ssl.get_default_verify_paths()
-    names = {"SSL_CERT_FILE": found.cafile, "SSL_CERT_DIR": found.capath}
     libpq_parameters("postgresql://h/x?sslmode=require")
-    assert not names.keys() & os.environ.keys()
+    assert not os.environ.keys() & set(names)
     libpq_parameters("postgresql://h/x?sslrootcert=system")
-    assert {name: os.environ.get(name) for name in names} == names
-    assert any(names.values())
-
-
-# Names
+    assert [os.environ.get(name) for name in names] == [found.cafile, found.capath]
+    assert found.cafile or found.capath
 
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Counter[str], threading.Event]]:
-    """A resolver that knows NAME, and does not respond about any other name until the event is set; and its calls."""
+    """A resolver that knows NAME, and blocks for any other name until the event is set; and its calls by name."""
     calls: Counter[str] = Counter()
     responds = threading.Event()
 
@@ -167,22 +141,24 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Counter[str], th
     responds.set()
 
 
-async def test_look_ups_that_hang_delay_no_statement(
+async def test_look_ups_that_hang_delay_no_other_statement(
     empty_postgresql_url: str, resolver: tuple[Counter[str], threading.Event]
 ) -> None:
     calls, responds = resolver
     loop = asyncio.get_running_loop()
     async with Gate(empty_postgresql_url, "") as gate:
         await gate.open()
-        hanging = [loop.run_in_executor(None, responds.wait, TIMEOUT_SECONDS) for _ in range(100)]  # of other parts
-        port, database_name = urlsplit(gate.url).port, urlsplit(gate.url).path
+        # Nor do they need the threads of asyncio, which other parts may hold.
+        hanging = [loop.run_in_executor(None, responds.wait, TIMEOUT_SECONDS) for _ in range(100)]
+        place = urlsplit(gate.url).netloc.partition("@")[2]
+        port = urlsplit(gate.url).port
         async with (
-            opened(gate.url.replace(GOOD, NAME)) as (named, _),
+            opened(gate.url.replace(place, f"{NAME}:{port}")) as (named, _),
             opened(gate.url) as (literal_address, _),
-            opened(gate.url.replace(f"{GOOD}:{port}{database_name}", f"x.invalid:{port}{database_name}")) as (lost, _),
-            opened(gate.url.replace(GOOD, f"y.invalid:{port},{GOOD}")) as (second, _),
+            opened(gate.url.replace(place, f"x.invalid:{port}")) as (unknown, _),
+            opened(gate.url.replace(place, f"y.invalid:{port},{place}")) as (second, _),
         ):
-            requests = [lost.for_request(0.5).fetch_all(ONE, {}) for _ in range(5)]
+            requests = [unknown.for_request(0.5).fetch_all(ONE, {}) for _ in range(5)]
             failures = await asyncio.gather(*requests, return_exceptions=True)
             assert {type(failure) for failure in failures} == {DatabaseUnavailable}
             assert calls["x.invalid"] == 1
@@ -194,19 +170,14 @@ async def test_look_ups_that_hang_delay_no_statement(
             await asyncio.gather(*hanging)
 
 
-# The stack
-
-
-async def test_more_connections_than_the_server_has_room_for_are_waited_for(postgresql_server: str) -> None:
+async def test_statements_wait_when_the_server_has_no_room_for_connections(postgresql_server: str) -> None:
     role = f"limited_{secrets.token_hex(4)}"
-    execute(postgresql_server, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT {LIMIT}")
+    execute(postgresql_server, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 3")
     try:
-        parameters = parse_dsn(postgresql_server)
-        url = f"postgresql://{role}@/postgres?host={parameters['host']}"
+        url = f"postgresql://{role}@/postgres?host={parse_dsn(postgresql_server)['host']}"
         async with opened(url) as (database, driver):
-            statements = [database.for_request().fetch_all(SLEEP, {}) for _ in range(4 * CONNECTIONS)]
-            assert await asyncio.gather(*statements) == [[("",)]] * (4 * CONNECTIONS)
-            assert len(driver.idle) == LIMIT
+            assert await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(40)))
+            assert len(driver.idle) == 3
             async with opened(url) as (other, _):
                 with pytest.raises(DatabaseUnavailable, match="53300"):  # it has none to wait for
                     await other.for_request().fetch_all(ONE, {})
@@ -214,7 +185,51 @@ async def test_more_connections_than_the_server_has_room_for_are_waited_for(post
         execute(postgresql_server, f"DROP ROLE {role}")
 
 
-async def test_connections_that_are_not_used_are_closed_the_oldest_first(
+async def test_statements_that_fail_do_not_let_more_run_at_a_time(empty_postgresql_url: str) -> None:
+    async with opened(empty_postgresql_url, 2) as (database, driver):
+        for _ in range(3):
+            with pytest.raises(QueryError):
+                await database.for_request().fetch_all(select(func.unknown()), {})
+        await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(6)))
+        assert len(driver.idle) == 2
+
+
+async def test_at_most_1000_statements_wait_and_no_longer_than_their_deadline(empty_postgresql_url: str) -> None:
+    async with opened(empty_postgresql_url, 1) as (database, _):
+        for _ in range(2):
+            slow = asyncio.create_task(database.for_request().fetch_all(SLEEP_LONG, {}))
+            await asyncio.sleep(0)
+            waiting = (database.for_request(0.1).fetch_all(ONE, {}) for _ in range(1001))
+            *gave_up, refused = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(error) for error in gave_up} == {DatabaseUnavailable}
+            assert isinstance(refused, DatabaseBusy)
+            assert not slow.done()
+            await slow
+
+
+async def test_connections_that_the_server_closed_are_not_used(empty_postgresql_url: str) -> None:
+    async with opened(empty_postgresql_url) as (database, driver):
+        await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(3)))
+        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        execute(empty_postgresql_url, f"{terminate} AND datname = current_database()")
+        await asyncio.sleep(0.2)  # the notifications arrive
+        assert len(driver.idle) == 3
+        await seconds_of(database)
+
+
+async def test_lost_connection_costs_those_that_were_idle_before(empty_postgresql_url: str) -> None:
+    async with opened(empty_postgresql_url) as (database, driver):
+        await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(3)))
+        lost = asyncio.create_task(database.for_request(0.2).fetch_all(SLEEP_LONG, {}))
+        await asyncio.sleep(0)
+        await database.for_request().fetch_all(SLEEP, {})
+        used_since, _ = driver.idle[-1]
+        with pytest.raises(DatabaseUnavailable):
+            await lost
+        assert [cursor for cursor, _ in driver.idle] == [used_since]
+
+
+async def test_unused_connections_are_closed_the_oldest_first(
     empty_postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_module, "IDLE_SECONDS", 0.4)
@@ -230,4 +245,4 @@ async def test_connections_that_are_not_used_are_closed_the_oldest_first(
         assert [cursor for cursor, _ in driver.idle] == [made[-1]]
         await asyncio.sleep(0.7)
         assert made[-1].connection.closed
-        assert driver.sweep is None  # an idle server has nothing to do
+        assert driver.sweep is None  # the timer of an idle server has ended
