@@ -25,7 +25,7 @@ from tests.support.processes import Gate
 
 TIMEOUT_SECONDS = 5.0
 ONE = select(literal(1))
-SLEEP, SLEEP_LONG = select(func.pg_sleep(0.05)), select(func.pg_sleep(0.5))
+SLEEP, HANG = select(func.pg_sleep(0.05)), select(func.pg_sleep(60))
 SILENT, REFUSING, GOOD = "127.0.0.2", "127.0.0.3", "127.0.0.1"
 NAME = "database.invalid"
 pytestmark = pytest.mark.usefixtures("io_loop")
@@ -197,14 +197,15 @@ async def test_statements_that_fail_do_not_let_more_run_at_a_time(empty_postgres
 async def test_at_most_1000_statements_wait_and_no_longer_than_their_deadline(empty_postgresql_url: str) -> None:
     async with opened(empty_postgresql_url, 1) as (database, _):
         for _ in range(2):
-            slow = asyncio.create_task(database.for_request().fetch_all(SLEEP_LONG, {}))
+            running = asyncio.create_task(database.for_request(60).fetch_all(HANG, {}))
             await asyncio.sleep(0)
             waiting = (database.for_request(0.1).fetch_all(ONE, {}) for _ in range(1001))
-            *gave_up, refused = await asyncio.gather(*waiting, return_exceptions=True)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                *gave_up, refused = await asyncio.gather(*waiting, return_exceptions=True)
             assert {type(error) for error in gave_up} == {DatabaseUnavailable}
             assert isinstance(refused, DatabaseBusy)
-            assert not slow.done()
-            await slow
+            running.cancel()
+            await asyncio.wait([running])
 
 
 async def test_connections_that_the_server_closed_are_not_used(empty_postgresql_url: str) -> None:
@@ -220,7 +221,7 @@ async def test_connections_that_the_server_closed_are_not_used(empty_postgresql_
 async def test_lost_connection_costs_those_that_were_idle_before(empty_postgresql_url: str) -> None:
     async with opened(empty_postgresql_url) as (database, driver):
         await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(3)))
-        lost = asyncio.create_task(database.for_request(0.2).fetch_all(SLEEP_LONG, {}))
+        lost = asyncio.create_task(database.for_request(1).fetch_all(HANG, {}))
         await asyncio.sleep(0)
         await database.for_request().fetch_all(SLEEP, {})
         used_since, _ = driver.idle[-1]

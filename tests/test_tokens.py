@@ -5,7 +5,7 @@ import hmac
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,6 @@ from tests.support.client import PASSWORD, PATHS, Client, Paths, Person, Respons
 from tests.support.raw_http import connect, head
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
-DIGESTS = {"HS384": "sha384", "HS512": "sha512"}
 WITHOUT = object()
 HOUR = 3600
 FAR = 4102444800  # in 2100
@@ -33,11 +32,10 @@ def decoded(part: str) -> Any:
     return json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
-def sign(payload: bytes, header: Any = HS256, secret: str = SECRET) -> str:
+def sign(payload: bytes, header: Mapping[str, str] = HS256, secret: str = SECRET) -> str:
     """Return a token made by hand (RFC 7515 section 3.1), signed with an HMAC whatever its header says."""
     text = f"{base64url(json.dumps(header).encode())}.{base64url(payload)}"
-    algorithm = header.get("alg") if isinstance(header, dict) else None
-    digest = DIGESTS.get(str(algorithm), "sha256")
+    digest = "sha512" if header["alg"] == "HS512" else "sha256"
     return f"{text}.{base64url(hmac.digest(secret.encode(), text.encode(), digest))}"
 
 
@@ -112,18 +110,6 @@ def changed(**changes: Any) -> Callable[[str], str]:
     return lambda user_id: sign(claims(user_id, **changes))
 
 
-def expiring(json_text: bytes) -> Callable[[str], str]:
-    return lambda user_id: sign(claims(user_id, exp="EXP").replace(b'"EXP"', json_text))
-
-
-def with_header(**header: Any) -> Callable[[str], str]:
-    return lambda user_id: sign(claims(user_id), header)
-
-
-def with_payload(payload: bytes) -> Callable[[str], str]:
-    return lambda _: sign(payload)
-
-
 def unsigned(user_id: str) -> str:
     return f"{base64url(json.dumps({'alg': 'none'}).encode())}.{base64url(claims(user_id))}."
 
@@ -135,40 +121,23 @@ def tampered(user_id: str) -> str:
 
 INVALID: dict[str, tuple[Callable[[str], str], str]] = {
     "empty": (lambda _: "", "malformed"),
-    "over 8 KB": (lambda _: "x" * 9000, "malformed"),
-    "three parts": (lambda _: "a.b.c", "malformed"),
     "four parts": (lambda user_id: sign(claims(user_id)) + ".x", "malformed"),
     "two tokens": (lambda user_id: " ".join([sign(claims(user_id))] * 2), "malformed"),
-    "header not an object": (lambda user_id: sign(claims(user_id), []), "malformed"),
-    "unknown critical extension": (with_header(alg="HS256", crit=["x"], x=1), "malformed"),
-    "payload not an object": (with_payload(b"[]"), "malformed"),
-    "payload not JSON": (with_payload(b"{"), "malformed"),
-    "payload not UTF-8": (with_payload(b"\xff"), "malformed"),
-    "payload nested deeply": (with_payload(b"[" * 20_000 + b"]" * 20_000), "malformed"),
+    "payload not JSON": (lambda _: sign(b"{"), "malformed"),
+    "payload nested deeply": (lambda _: sign(b"[" * 20_000 + b"]" * 20_000), "malformed"),
     "alg none": (unsigned, "algorithm"),
-    "alg none, signed": (with_header(alg="none"), "algorithm"),
-    "alg RS256": (with_header(alg="RS256"), "algorithm"),
-    "alg HS384": (with_header(alg="HS384"), "algorithm"),
-    "alg HS512": (with_header(alg="HS512"), "algorithm"),
-    "alg in lower case": (with_header(alg="hs256"), "algorithm"),
-    "alg null": (with_header(alg=None), "algorithm"),
-    "alg a list": (with_header(alg=["HS256"]), "algorithm"),
-    "no alg": (with_header(typ="JWT"), "algorithm"),
+    "alg RS256": (lambda user_id: sign(claims(user_id), {"alg": "RS256"}), "algorithm"),
+    "alg HS512": (lambda user_id: sign(claims(user_id), {"alg": "HS512"}), "algorithm"),
     "another secret": (lambda user_id: sign(claims(user_id), secret=f"{SECRET}!"), "signature"),
     "tampered payload": (tampered, "signature"),
     "no signature": (lambda user_id: sign(claims(user_id)).rpartition(".")[0] + ".", "signature"),
     "expired": (changed(exp=1), "expired"),
-    "expired before 1970": (changed(exp=-1), "expired"),
     "expiring now": (changed(exp=lambda _: int(time.time())), "expired"),
     "no exp": (changed(exp=WITHOUT), "no_expiry"),
-    "exp null": (changed(exp=None), "no_expiry"),
     "exp true": (changed(exp=True), "expired"),
     "exp a word": (changed(exp="tomorrow"), "malformed"),
     "exp a numeral in a string": (changed(exp=str(FAR)), "malformed"),
-    "exp a list": (changed(exp=[FAR]), "malformed"),
-    "exp infinite": (expiring(b"1e400"), "malformed"),
-    "exp NaN": (expiring(b"NaN"), "malformed"),
-    "exp of 5000 digits": (expiring(b"9" * 5000), "malformed"),
+    "exp infinite": (lambda user_id: sign(claims(user_id, exp="").replace(b'""', b"1e400")), "malformed"),
     "not yet valid": (changed(nbf=FAR), "not_yet_valid"),
     "nbf null": (changed(nbf=None), "malformed"),
     "nbf a string": (changed(nbf="0"), "malformed"),
@@ -177,7 +146,6 @@ INVALID: dict[str, tuple[Callable[[str], str], str]] = {
     "sub not a UUID": (changed(sub="alice"), "no_user_id"),
     "sub null": (changed(sub=None), "no_user_id"),
     "sub a number": (changed(sub=1), "no_user_id"),
-    "sub a list": (changed(sub=lambda user_id: [user_id]), "no_user_id"),
     "sub empty": (changed(sub=""), "no_user_id"),
     "sub with a NUL": (changed(sub=lambda user_id: user_id + "\0"), "no_user_id"),
     "sub with a line feed": (changed(sub=lambda user_id: user_id + "\n"), "no_user_id"),
