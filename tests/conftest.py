@@ -143,11 +143,7 @@ def run(io_loop: IOLoop, work: Coroutine[Any, Any, T]) -> T:
 def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
     """What the handlers use, with an open database."""
     stack = AsyncExitStack()
-
-    async def start() -> Services:
-        return Services(config, await stack.enter_async_context(open_database(config)))
-
-    services = run(io_loop, start())
+    services = Services(config, run(io_loop, stack.enter_async_context(open_database(config))))
     yield services
     io_loop.run_sync(services.close)
     io_loop.run_sync(stack.aclose)

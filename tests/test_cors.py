@@ -86,29 +86,20 @@ async def test_frontend_may_read_that_the_database_is_unavailable(
     assert_readable(response)
 
 
+OTHER_ORIGINS = """
+    http://evil.example null https://localhost:3000 http://localhost http://localhost:300 http://localhost:30000
+    http://localhost:3000/ http://localhost:3000.evil.example http://evil.localhost:3000
+    http://localhost:3000,http://evil.example
+"""
+
+
 @pytest.mark.requirement("FR-056")
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "http://evil.example",
-        "null",
-        "",
-        "https://localhost:3000",
-        "http://localhost",
-        "http://localhost:300",
-        "http://localhost:30000",
-        "http://localhost:3000/",
-        "http://localhost:3000.evil.example",
-        "http://evil.localhost:3000",
-        "http://localhost:3000,http://evil.example",
-        None,
-    ],
-)
-async def test_other_origins_get_no_cors_headers(client: Client, origin: str | None) -> None:
-    for path in ("/health", "/tasks", "/nowhere"):
-        response = await client.request("GET", path, headers={} if origin is None else {"Origin": origin})
-        assert response.headers["Vary"] == "Origin"
-        assert_unreadable(response)
+async def test_other_origins_get_no_cors_headers(client: Client) -> None:
+    for headers in ({}, {"Origin": ""}, *({"Origin": origin} for origin in OTHER_ORIGINS.split())):
+        for path in ("/health", "/tasks", "/nowhere"):
+            response = await client.request("GET", path, headers=headers)
+            assert response.headers["Vary"] == "Origin"
+            assert_unreadable(response)
 
 
 async def test_two_origin_headers_get_no_cors_headers(client: Client) -> None:
@@ -162,14 +153,9 @@ async def refused_origins(client: Client, *requests: dict[str, str]) -> list[Mut
 async def test_refused_origin_is_logged_once(client: Client) -> None:
     vite = {"Origin": "http://localhost:5173"}
     preflight = {**vite, "Access-Control-Request-Method": "POST"}
-    assert await refused_origins(client, preflight, vite, preflight) == [
-        {
-            "event": "origin_refused",
-            "log_level": "warning",
-            "origin": "http://localhost:5173",
-            "reason": "not in FRONTEND_URL",
-        }
-    ]
+    (event,) = await refused_origins(client, preflight, vite, preflight)
+    reason = {"log_level": "warning", "reason": "not in FRONTEND_URL"}
+    assert event == {"event": "origin_refused", "origin": "http://localhost:5173", **reason}
     assert [event["origin"] for event in await refused_origins(client, {"Origin": "null"}, vite)] == ["null"]
 
 
