@@ -218,6 +218,27 @@ async def test_connections_that_the_server_closed_are_not_used(empty_postgresql_
         await seconds_of(database)
 
 
+async def test_closing_twice_leaves_a_reused_descriptor_alone(empty_postgresql_url: str) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    async with opened(empty_postgresql_url) as (database, driver):
+        await seconds_of(database)
+        connection = driver.idle[0][0].connection
+        descriptor = connection.raw.fileno()
+        connection.close()
+        reader, writer = socket.socketpair()
+        with writer:
+            number = reader.detach()  # mostly the same already
+            os.dup2(number, descriptor)
+            loop.add_reader(descriptor, readable.set)
+            connection.close()
+            writer.send(b"x")
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await readable.wait()
+            loop.remove_reader(descriptor)
+            for each in {number, descriptor}:
+                os.close(each)
+
+
 async def test_lost_connection_costs_those_that_were_idle_before(empty_postgresql_url: str) -> None:
     async with opened(empty_postgresql_url) as (database, driver):
         await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(3)))
