@@ -22,7 +22,6 @@ from server.app import make_server, open_database
 from server.config import Config
 from server.database.migrations import migrate
 from server.http.server import Server
-from server.routes import ROUTES
 from server.services import Services
 from tests.support.client import PATHS, Client, Document, Paths, Person
 

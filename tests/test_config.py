@@ -150,9 +150,8 @@ def errors() -> list[str]:
     """Return the lines that say what is wrong."""
     with pytest.raises(ConfigError) as raised:
         Config.from_environment()
-    assert str(raised.value) == "\n".join(raised.value.lines)
     assert raised.value.__cause__ is None
-    return raised.value.lines
+    return str(raised.value).splitlines()
 
 
 @pytest.mark.requirement("FR-010", "FR-060")
@@ -221,8 +220,8 @@ def test_all_errors_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> No
         ("sslmode=require&pgbouncer=true", "must have only parameters that libpq knows; pgbouncer is not one"),
         ("sslmode=required", "must have a value of sslmode that libpq accepts"),
         ("connect_timeout=2147483648", "must have a whole number of 32 bits for connect_timeout"),
-        ("port=0", "must have a port from 1 to 65535"),
-        ("port=5432,65536&host=h1,h2", "must have a port from 1 to 65535"),
+        ("port=0", "must have a port from 1 to 65535, or one for each host"),
+        ("port=5432,65536&host=h1,h2", "must have a port from 1 to 65535, or one for each host"),
     ],
 )
 def test_invalid_libpq_parameter_is_named(monkeypatch: pytest.MonkeyPatch, query: str, message: str) -> None:
