@@ -246,7 +246,7 @@ def test_https_cannot_be_required_without_a_trusted_proxy(monkeypatch: pytest.Mo
     if hops is not None:
         monkeypatch.setenv("TRUSTED_PROXY_HOPS", hops)
     (line,) = errors()
-    assert line.startswith("REQUIRE_HTTPS: must be false where TRUSTED_PROXY_HOPS is 0")
+    assert line.startswith("REQUIRE_HTTPS: must be false if TRUSTED_PROXY_HOPS is 0")
     monkeypatch.setenv("PORT", "http")
     assert [line.partition(": ")[0] for line in errors()] == ["PORT", "REQUIRE_HTTPS"]
 

@@ -1,4 +1,4 @@
-"""The tables of README.md agree with the code, and its commands work."""
+"""README.md agrees with the code, its commands work, and links between the pages lead to files and headings."""
 
 import asyncio
 import json
@@ -17,6 +17,7 @@ from tests.support.client import Client
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text("utf-8")
+PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), PROJECT / "tests" / "README.md"]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("|")]
 SETTINGS = {cells[0].strip("`"): cells[1].strip("`") for cells in ROWS if re.fullmatch(r"`[A-Z_]+`", cells[0])}
 
@@ -88,16 +89,36 @@ def test_every_reason_to_reject_a_token_is_documented() -> None:
 
 @pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
 async def test_curl_session_works(client: Client) -> None:
-    (session,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "curl" in block)
-    assert session.count("\n") == 5
-    shell = await asyncio.create_subprocess_exec(
-        "sh",
-        "-ec",
-        session.replace("localhost:8000", f"127.0.0.1:{client.port}").replace("me@example.com", client.new_email("me")),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await shell.communicate()
-    signed_up, created, listed = json.loads("[" + output.decode().replace("}{", "},{") + "]")
-    assert shell.returncode == 0
-    assert signed_up["user"]["id"] == created["task"]["user_id"]
+    readme = section("First steps").replace("me@example.com", client.new_email("me"))
+    sign_up, use = re.findall(r"```sh\n([^`]*curl[^`]*)```", readme)
+
+    async def run(script: str) -> str:
+        shell = await asyncio.create_subprocess_exec("sh", "-ec", script, stdout=asyncio.subprocess.PIPE)
+        output, _ = await shell.communicate()
+        assert shell.returncode == 0
+        return output.decode()
+
+    address = f"127.0.0.1:{client.port}"
+    session = json.loads(await run(sign_up.replace("localhost:8000", address)))
+    output = await run(re.sub("^TOKEN=.*", f"TOKEN={session['token']}", use.replace("localhost:8000", address)))
+    created, listed = json.loads(f"[{output.replace('}{', '},{')}]")
+    assert created["task"]["user_id"] == session["user"]["id"]
     assert listed == {"tasks": [created["task"]]}
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_named_tests_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    for test in re.findall(r"`((?:e2e/|faults/)?test_\w+\.py)`", text):
+        assert (PROJECT / "tests" / test).exists(), test

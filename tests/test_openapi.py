@@ -89,7 +89,7 @@ def test_errors_have_examples_of_their_bodies(document: dict[str, Any]) -> None:
     }
     assert examples == {
         "401": ["Unauthorized"],
-        "403": ["Access denied"],
+        "403": ["Access denied", "HTTPS is required"],
         "404": ["Task not found"],
         "412": ["Task has changed"],
         "413": ["Request body too large"],

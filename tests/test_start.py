@@ -161,7 +161,7 @@ async def test_start_fails_if_the_database_stays_unavailable(config: Config, mon
     monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
     async with open_database(config) as database:
-        with pytest.raises(StartError, match=r"^the database does not .*Connection refused") as raised:
+        with pytest.raises(StartError, match=r"^the database is unavailable: .*Connection refused") as raised:
             await wait_for_database(database)
     assert DATABASE_PASSWORD not in str(raised.value)
 
