@@ -1,5 +1,5 @@
-"""Figures go into the run's report, and tests run alone, as those of faults do."""
+"""Tests of this folder may run alone and report figures."""
 
-from tests.faults.conftest import machine, pytest_terminal_summary, report
+from tests.support.measuring import machine, pytest_terminal_summary, report
 
 __all__ = ["machine", "pytest_terminal_summary", "report"]

@@ -1,73 +1,61 @@
-"""Small requests of bystanders, measured in turn while nothing else happens and under a load."""
-
-from __future__ import annotations
+"""How much a load slows down other clients: quiet and loaded periods are measured in turn."""
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Any
 
-from tests.support.load import Caller, spread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.support.load import Outcome
-    from tests.support.servers import Server
-    from tests.support.services import Postgres
+from tests.support.load import Caller, Outcome, percentile, slowest
+from tests.support.servers import Server
+from tests.support.services import Postgres
 
 READERS = 4
-PERIOD_SECONDS = 2  # of measuring
-PAUSE_SECONDS = 0.005  # between two samples of one caller
+ROUNDS = 3
+PERIOD_SECONDS = 2
+PAUSE_SECONDS = 0.005  # between two requests of one client
 
 
 @dataclass(frozen=True)
-class Period:
-    """Lists and health checks of one measuring period, and when it was."""
+class Slowdown:
+    """Medians over the rounds: of lists, 99th percentile under load ÷ in quiet; seconds of the slowest health check."""
 
-    lists: list[Outcome]
-    health: list[Outcome]
-    since: float
-    until: float
+    lists: float
+    health: float
 
 
-class Bystanders:
-    """Clients that list a few tasks and ask after the server's health, again and again."""
-
-    def __init__(self, server: Server, token: str) -> None:
-        self._readers = [Caller(server.port, token) for _ in range(READERS)]
-        self._watcher = Caller(server.port)
-
-    async def measure(self) -> Period:
-        """Let them ask for the measuring period."""
-        since = time.monotonic()
-        lists, health = await asyncio.gather(
-            self._sample(self._readers, "/api/tasks"), self._sample([self._watcher], "/health")
-        )
-        assert {outcome.status for outcome in lists + health} == {200}
-        return Period(lists, health, since, time.monotonic())
-
-    def close(self) -> None:
-        for caller in (*self._readers, self._watcher):
-            caller.close()
-
-    @staticmethod
-    async def _sample(callers: list[Caller], path: str) -> list[Outcome]:
-        clock = asyncio.get_running_loop().time
-        end = clock() + PERIOD_SECONDS
-        outcomes: list[Outcome] = []
-
-        async def ask(caller: Caller) -> None:
-            while clock() < end:
-                outcomes.append(await caller.call("GET", path))
-                await asyncio.sleep(PAUSE_SECONDS)
-
-        await asyncio.gather(*map(ask, callers))
-        return outcomes
+async def sample(caller: Caller, path: str, seconds: float, pause: float = PAUSE_SECONDS) -> list[Outcome]:
+    """Send the same request for some seconds, with pauses."""
+    end = time.monotonic() + seconds
+    outcomes = []
+    while time.monotonic() < end:
+        outcomes.append(await caller.call("GET", path))
+        await asyncio.sleep(pause)
+    return outcomes
 
 
-Rounds = list[tuple[Period, Period]]  # quiet, loaded
+async def slowdown(server: Server, token: str, load: Callable[[], AbstractAsyncContextManager[Any]]) -> Slowdown:
+    """Measure clients that list a user's tasks and check the server's health, without and with a load."""
+    readers, watcher = [server.caller(token) for _ in range(READERS)], server.caller()
+
+    async def measure() -> tuple[float, float]:
+        samples = [sample(reader, "/api/tasks", PERIOD_SECONDS) for reader in readers]
+        health, *lists = await asyncio.gather(sample(watcher, "/health", PERIOD_SECONDS), *samples)
+        outcomes = [outcome for outcomes in lists for outcome in outcomes]
+        assert {outcome.status for outcome in outcomes + health} == {200}
+        return percentile(outcomes, 0.99), slowest(health)
+
+    await measure()  # warm
+    ratios, health = [], []
+    for _ in range(ROUNDS):
+        quiet, _ = await measure()
+        async with load():
+            loaded, slowest_health = await measure()
+        ratios.append(loaded / quiet)
+        health.append(slowest_health)
+    return Slowdown(median(ratios), median(health))
 
 
 def insert_tasks(database: Postgres, owner: str, count: int) -> None:
@@ -78,19 +66,4 @@ def insert_tasks(database: Postgres, owner: str, count: int) -> None:
         " FROM generate_series(1, %s) AS n) AS numbered",
         (owner, count),
     )
-
-
-def p99_ratios(rounds: Rounds) -> list[float]:
-    """Return how many times as long the slowest in a hundred lists took under load, for each round."""
-    return [spread(loaded.lists)[1] / spread(quiet.lists)[1] for quiet, loaded in rounds]
-
-
-def milliseconds(rounds: Rounds, part: Callable[[Period], list[Outcome]]) -> dict[str, float]:
-    """Return the medians over the rounds of median and 99th percentile, and the maximum of all."""
-    figures: dict[str, float] = {}
-    for index, name in enumerate(("quiet", "loaded")):
-        periods = [part(pair[index]) for pair in rounds]
-        figures[f"{name}_median"] = round(1000 * median(spread(period)[0] for period in periods), 1)
-        figures[f"{name}_p99"] = round(1000 * median(spread(period)[1] for period in periods), 1)
-        figures[f"{name}_max"] = round(1000 * max(outcome.seconds for period in periods for outcome in period), 1)
-    return figures
+    database.execute("VACUUM ANALYZE tasks")  # as PostgreSQL does by itself within a minute

@@ -1,128 +1,134 @@
-"""A load generator that keeps every request and every response, so that what is lost is the difference of two sets."""
-
-from __future__ import annotations
+"""A load generator that keeps every request and its response, so that a test can compare them with what is stored."""
 
 import asyncio
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-ANSWER_SECONDS = 30
+RESPONSE_SECONDS = 30
 PATIENCE_SECONDS = 60
 RETRY_SECONDS = 0.05
+UNAVAILABLE = {"error": "Service temporarily unavailable"}
+CREATE = ("POST", "/api/tasks", {"title": "Buy groceries"})
+LIST = ("GET", "/api/tasks?per_page=5", None)
+
+Request = tuple[str, str, Any]  # method, path, JSON of the body or None
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once a condition is true that only asking again can tell."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A request and what became of it; without a status there was no response."""
+    """The JSON that was sent, when, and the response; ``status`` is None if there was none."""
 
-    name: str
+    sent: Any
+    started: float  # of the monotonic clock
     seconds: float
-    status: int | None
-    headers: dict[str, str]
-    body: bytes
+    status: int | None = None
+    headers: dict[str, str] | None = None
+    body: bytes = b""
 
     @property
     def json(self) -> Any:
         return json.loads(self.body)
 
+    def header(self, name: str) -> str | None:
+        """Return a header of the response by its lower-case name."""
+        return (self.headers or {}).get(name)
+
 
 class Caller:
-    """One client: a connection that is kept alive, and opened again when it is gone."""
+    """A client with one connection, which it keeps, and opens again once it is closed."""
 
-    def __init__(self, port: int, token: str | None = None) -> None:
+    def __init__(self, port: int, token: str | None = None, *lines: str) -> None:
         self._port = port
-        self._token = token
-        self.lines: list[str] = []  # header fields of the next request
+        self._lines = [*lines, f"Authorization: Bearer {token}"] if token else [*lines]
         self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
-        """Send a request once, never again, and return what became of it."""
-        started = time.perf_counter()
+    async def call(self, method: str, path: str, value: Any = None, *lines: str) -> Outcome:
+        """Send a request once, with additional header lines, and return the outcome."""
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                status, headers, body = await self._exchange(method, path, value)
-        except (OSError, EOFError, ValueError):  # TimeoutError is an OSError, IncompleteReadError an EOFError
+            async with asyncio.timeout(RESPONSE_SECONDS):
+                reader, writer = await self.connect()
+                writer.write(self._request(method, path, value, *lines))
+                response = await self._response(reader)
+        except (OSError, EOFError):  # TimeoutError is an OSError, IncompleteReadError an EOFError
             self.close()
-            return Outcome(name, time.perf_counter() - started, None, {}, b"")
-        if headers.get("connection") == "close":
+            return Outcome(value, started, time.monotonic() - started)
+        if response[1].get("connection") == "close":
             self.close()
-        return Outcome(name, time.perf_counter() - started, status, headers, body)
+        return Outcome(value, started, time.monotonic() - started, *response)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection, unless the last one is still open."""
+        if self.streams is None or self.streams[0].at_eof():
+            self.close()
+            self.streams = await asyncio.open_connection("127.0.0.1", self._port)
+        return self.streams
 
     def close(self) -> None:
-        """Close the connection."""
         if self.streams is not None:
             self.streams[1].close()
             self.streams = None
 
-    async def _exchange(self, method: str, path: str, value: Any) -> tuple[int, dict[str, str], bytes]:
-        if self.streams is None:
-            self.streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self.streams
-        body = b"" if value is None else json.dumps(value).encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000", *self.lines]
-        if self._token:
-            lines.append(f"Authorization: Bearer {self._token}")
+    def _request(self, method: str, path: str, value: Any, *lines: str) -> bytes:
+        head = [f"{method} {path} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000", *self._lines, *lines]
+        body = b""
         if value is not None:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in head[1:])}
-        if headers.get("transfer-encoding") == "chunked":
-            return int(head[0].split()[1]), headers, await self._read_chunks(reader)
-        return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", "0")))
+            body = json.dumps(value).encode()
+            head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        return "\r\n".join([*head, "", ""]).encode() + body
 
     @staticmethod
-    async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    async def _response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+        start, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
         body = b""
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            body += (await reader.readexactly(size + 2))[:-2]
-        await reader.readexactly(2)
-        return body
+        if headers.get("transfer-encoding") == "chunked":
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readexactly(2)
+        else:
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return int(start.split()[1]), headers, body
 
 
 class RetryingCaller(Caller):
-    """A client that repeats each request, with its name as the Idempotency-Key, until it is acknowledged."""
+    """A client that repeats each create, with its title as the Idempotency-Key, until the response is 201."""
 
-    retries = 0
-
-    async def call(self, method: str, path: str, value: Any = None, name: str = "") -> Outcome:
-        """Send a request until its response is 201."""
-        self.lines = [f"Idempotency-Key: {name.replace(' ', '-')}"]
-        while (outcome := await super().call(method, path, value, name)).status != 201:
+    async def call(self, method: str, path: str, value: Any = None, *lines: str) -> Outcome:
+        key = f"Idempotency-Key: {value['title'].replace(' ', '-')}"
+        while (outcome := await super().call(method, path, value, key, *lines)).status != 201:
             assert outcome.status in (None, 500), outcome
-            self.retries += 1
             await asyncio.sleep(RETRY_SECONDS)
         return outcome
 
 
-@dataclass
 class Load:
-    """Callers at work; ``outcomes`` grows until ``stop``."""
+    """Callers that send requests one after the other; ``outcomes`` grows until ``stop``."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    _successes: int = 0
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _stopping: bool = False
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, callers: Iterable[Caller], request: Callable[[], tuple[str, str, Any, str]], limit: int) -> None:
-        """Let each caller send what ``request`` gives (method, path, JSON, name), one by one, at most ``limit``."""
-        self._tasks += [asyncio.create_task(self._work(caller, request, limit)) for caller in callers]
+    def start(self, callers: Iterable[Caller], requests: Iterator[Request]) -> None:
+        """Let the callers share the requests until there are no more."""
+        self._tasks += [asyncio.create_task(self._work(caller, requests)) for caller in callers]
 
-    async def acknowledged(self, more: int) -> None:
-        """Return when so many more requests were answered with success."""
-        goal = self._successes + more
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while self._successes < goal:
-                self._news.clear()
-                await self._news.wait()
+    async def succeed(self, more: int) -> None:
+        """Return when this number of further requests has succeeded."""
+        goal = self._successes() + more
+        await until(lambda: self._successes() >= goal)
 
     async def stop(self) -> None:
         """Let each caller finish its request."""
@@ -130,30 +136,29 @@ class Load:
         await self.finish()
 
     async def finish(self) -> None:
-        """Return when each caller has sent its last request."""
+        """Return when there are no more requests."""
         await asyncio.gather(*self._tasks)
 
-    async def _work(self, caller: Caller, request: Callable[[], tuple[str, str, Any, str]], limit: int) -> None:
+    def _successes(self) -> int:
+        return sum(outcome.status in (200, 201) for outcome in self.outcomes)
+
+    async def _work(self, caller: Caller, requests: Iterator[Request]) -> None:
         with suppress(asyncio.CancelledError):
-            for _ in range(limit):
+            for request in requests:
+                self.outcomes.append(outcome := await caller.call(*request))
                 if self._stopping:
                     break
-                outcome = await caller.call(*request())
-                self.outcomes.append(outcome)
-                self._successes += outcome.status is not None and outcome.status < 300
-                self._news.set()
                 if outcome.status is None:
-                    await asyncio.sleep(0.01)  # a server that is away refuses at once
+                    await asyncio.sleep(0.01)  # a server that is not running refuses immediately
         caller.close()
 
 
-def percentile(seconds: Iterable[float], share: float) -> float:
-    """Return the time within which this share of the requests was answered."""
-    ordered = sorted(seconds)
+def percentile(outcomes: Iterable[Outcome], share: float) -> float:
+    """Return the seconds within which this share of the requests got their response."""
+    ordered = sorted(outcome.seconds for outcome in outcomes)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def spread(outcomes: Iterable[Outcome]) -> tuple[float, float]:
-    """Return the median and the 99th percentile, in seconds."""
-    seconds = [outcome.seconds for outcome in outcomes]
-    return median(seconds), percentile(seconds, 0.99)
+def slowest(outcomes: Iterable[Outcome]) -> float:
+    """Return the seconds of the slowest request."""
+    return max(outcome.seconds for outcome in outcomes)

@@ -1,124 +1,104 @@
-"""A server process under heavy load: its log goes into a file, its memory is known, and a probe can sit in its loop."""
+"""A server process for tests of load: its log goes to a file, and its memory and its connections can be seen."""
 
-from __future__ import annotations
-
+import asyncio
 import json
-import sys
+import subprocess
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
+import pytest
 
-from tests.support.load import percentile
-from tests.support.processes import PROJECT, RUN, client_of, free_port, started
+from tests.conftest import ORIGIN, SECRET
+from tests.support.client import Client
+from tests.support.load import Caller
+from tests.support.processes import PROJECT, RUN, Process, client_of, free_port, started
+from tests.support.services import Postgres, postgres
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from tests.support.client import Client
-    from tests.support.processes import Process
-
-PROBE = (sys.executable, "-m", "tests.support.probe")
-MEGABYTE = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Turns:
-    """What a probe saw in a span of time, in milliseconds."""
-
-    lag_median: float
-    lag_p99: float
-    lag_longest: float
-    turn_longest: float
-    turn_longest_processor: float
-    longest: tuple[Any, ...]
-
-    def figures(self) -> dict[str, float]:
-        names = ("lag_median", "lag_p99", "lag_longest", "turn_longest", "turn_longest_processor")
-        return {name: round(getattr(self, name), 1) for name in names}
+SETTINGS = {"BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN, "BCRYPT_ROUNDS": "4", "AUTH_RATE_LIMIT": "off"}
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server process and where it keeps its log and its probe's records."""
+    """A server process and the folder of its log."""
 
     process: Process
     client: Client
     folder: Path
+    callers: list[Caller] = field(default_factory=list)
 
     @property
     def port(self) -> int:
         return self.client.port
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    def caller(self, token: str | None = None) -> Caller:
+        """Return a client, which is closed at the end."""
+        self.callers.append(caller := Caller(self.port, token))
+        return caller
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the log's lines, all or those of an event; a line that is none fails here."""
-        time.sleep(0.1)  # the server gathers lines for a moment before it writes them
+        """Return the log's lines, all or those of an event; fail if one is not JSON."""
+        time.sleep(0.1)  # the server writes the lines of this time together
         lines = (self.folder / "server.jsonl").read_bytes().split(b"\n")
         events = [json.loads(line) for line in lines[:-1]]
         return [event for event in events if name in (None, event["event"])]
 
     def memory(self) -> float:
-        """Return the megabytes that the process has in memory."""
-        return float(psutil.Process(self.pid).memory_info().rss) / MEGABYTE
+        """Return the process's memory in MiB."""
+        return float(psutil.Process(self.process.pid).memory_info().rss) / MEBIBYTE
 
     def peak_memory(self) -> float:
-        """Return the most megabytes that the process ever had in memory."""
-        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
+        """Return the most memory that the process ever had, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
-    def collection(self) -> float:
-        """Return how many milliseconds a full garbage collection took, once a process with a probe has ended."""
-        lines = (self.folder / "probe.jsonl").read_text("utf-8").splitlines()
-        (seconds,) = [record[2] for record in map(json.loads, lines) if record[0] == "collection"]
-        return 1000 * float(seconds)
+    def processor_seconds(self) -> float:
+        return float(sum(psutil.Process(self.process.pid).cpu_times()[:2]))
 
-    def turns(self, since: float, until: float) -> Turns:
-        """Return what the probe saw between two moments of the monotonic clock, once the process has ended."""
-        records = [json.loads(line) for line in (self.folder / "probe.jsonl").read_text("utf-8").splitlines()]
-        seen = [record for record in records if since <= record[1] <= until]
-        lags = [1000 * record[2] for record in seen if record[0] == "lag"]
-        turns = [record for record in seen if record[0] == "turn"]
-        return Turns(
-            percentile(lags, 0.5),
-            percentile(lags, 0.99),
-            max(lags),
-            1000 * max((turn[2] for turn in turns), default=0),
-            1000 * max((turn[3] for turn in turns), default=0),
-            tuple(sorted(turns, key=lambda turn: -turn[2])[:5]),
-        )
+    def descriptors(self, port: int) -> set[int]:
+        """Return the descriptors of the open connections from or to a port."""
+        found = psutil.Process(self.process.pid).net_connections("tcp4")
+        open_ones = [one for one in found if one.status == "ESTABLISHED"]
+        return {one.fd for one in open_ones if port in (one.laddr.port, one.raddr.port)}
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, environment: Mapping[str, str], *, probed: bool = False, prefix: tuple[str, ...] = ()
-) -> AsyncIterator[Server]:
-    """Start a server on a free port, its standard output in a file, and wait until it serves; a prefix runs it."""
+async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator[Server]:
+    """Start a server with settings on a free port, by another command if one is given, and wait until it serves."""
     port = free_port()
-    environment = {
-        **environment,
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "PYTHONPATH": str(PROJECT),
-        "PROBE_FILE": str(folder / "probe.jsonl"),
-    }
-    # The pipe stays open beside the file: its end is the sign that the process has ended.
-    command = ("/bin/sh", "-c", 'exec "$@" 3>&1 >server.jsonl', "sh", *prefix, *(PROBE if probed else RUN))
-    async with started(*command, folder=folder, environment=environment) as process:
+    environment = SETTINGS | {"HOST": "127.0.0.1", "PORT": str(port), "PYTHONPATH": str(PROJECT)} | settings
+    # Descriptor 3 keeps the pipe open next to the file: its end shows that the process has ended.
+    shell = ("/bin/sh", "-c", 'exec "$@" 3>&1 >server.jsonl', "sh")
+    async with started(*shell, *(command or RUN), folder=folder, environment=environment) as process:
         await process.wait_for_port(port)
         async with client_of(port) as client:
-            yield Server(process, client, folder)
+            server = Server(process, client, folder)
+            try:
+                yield server
+            finally:
+                for caller in server.callers:
+                    caller.close()
+                await asyncio.sleep(0)  # asyncio closes them
 
 
 @asynccontextmanager
-async def running_lister(server: Server, token: str) -> AsyncIterator[Process]:
-    """Let a process list all tasks of a token's user in a loop."""
-    command = (sys.executable, "-m", "tests.support.lister", str(server.port), token)
-    async with started(*command, folder=PROJECT, environment={}) as process:
-        yield process
+async def running_on_postgres(folder: Path, *command: str, **settings: str) -> AsyncIterator[tuple[Server, Postgres]]:
+    """Start a PostgreSQL of its own too."""
+    async with postgres() as database, running(folder, *command, DATABASE_URL=database.url, **settings) as server:
+        yield server, database
+
+
+def own_hosts(hosts: Path, *options: str) -> tuple[str, ...]:
+    """Return a command that runs another one with its own /etc/hosts and no name server; options are unshare's."""
+    resolver = hosts.with_name("resolv.conf")
+    resolver.write_text("nameserver 127.0.0.1\n")
+    unshare = ("unshare", "--map-root-user", "--mount", *options)
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.fail("this test needs user namespaces, which this machine does not allow")
+    script = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"'
+    return (*unshare, "sh", "-c", script, "sh", str(hosts), str(resolver))
