@@ -118,6 +118,7 @@ class Load:
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self._successes = 0
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -127,8 +128,8 @@ class Load:
 
     async def succeed(self, more: int) -> None:
         """Return when this number of further requests has succeeded."""
-        goal = self._successes() + more
-        await until(lambda: self._successes() >= goal)
+        goal = self._successes + more
+        await until(lambda: self._successes >= goal)
 
     async def stop(self) -> None:
         """Let each caller finish its request."""
@@ -139,13 +140,11 @@ class Load:
         """Return when there are no more requests."""
         await asyncio.gather(*self._tasks)
 
-    def _successes(self) -> int:
-        return sum(outcome.status in (200, 201) for outcome in self.outcomes)
-
     async def _work(self, caller: Caller, requests: Iterator[Request]) -> None:
         with suppress(asyncio.CancelledError):
             for request in requests:
                 self.outcomes.append(outcome := await caller.call(*request))
+                self._successes += outcome.status in (200, 201)
                 if self._stopping:
                     break
                 if outcome.status is None:
