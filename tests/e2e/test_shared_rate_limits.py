@@ -210,9 +210,7 @@ async def test_redis_with_tls_and_a_self_signed_certificate(tmp_path: Path) -> N
     url = f"rediss://:{REDIS_PASSWORD}@127.0.0.1:{port}"
     async with redis(tmp_path, 0, *tls.split(), "--requirepass", REDIS_PASSWORD):
         async with servers(tmp_path, f"{url}?ssl_cert_reqs=none") as both:
-            await both.admitted(
-                "192.0.2.9"
-            )  # a new connection reads the system's certificates, which may take too long
+            await both.admitted("192.0.2.9")  # connecting reads the system's certificates, maybe too slowly
             await asyncio.sleep(1.5)
             await both.admitted("192.0.2.9")
             assert await both.admitted("192.0.2.1") == LIMIT

@@ -1,18 +1,17 @@
-"""A real browser, and what stands between it and the server: a frontend's own site, and reverse proxies."""
-
-from __future__ import annotations
+"""A browser, the site of a frontend, and a reverse proxy."""
 
 import asyncio
 import json
 import shutil
 import ssl
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from playwright.async_api import async_playwright
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, async_playwright
 from tornado.httpclient import HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
@@ -22,14 +21,9 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from tests.support.client import Response
 from tests.support.processes import PATIENCE_SECONDS, free_port
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
-
 FRONTEND = Path(__file__).parent / "frontend"
-HOST = "todo.example"  # no local name, for which Swagger UI makes exceptions
-CLIENT = "203.0.113.7"  # whose browser it is, as the proxy says
+HOST = "todo.example"  # not a local name: Swagger UI makes exceptions for these
+CLIENT = "203.0.113.7"  # the address that the proxy gives the browser
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -43,27 +37,18 @@ ARGUMENTS = (
 
 
 @asynccontextmanager
-async def open_browser() -> AsyncIterator[Browser]:
-    """Start the machine's Chromium; it finds this machine and nobody else."""
+async def browsing() -> AsyncIterator[BrowserContext]:
+    """Start the machine's Chromium, which reaches this machine only."""
     chromium = shutil.which("chromium")
     assert chromium is not None, "Chromium is not installed"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         try:
-            yield browser
+            context = await browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 1000})
+            context.set_default_timeout(PATIENCE_SECONDS * 1000)
+            yield context
         finally:
             await browser.close()
-
-
-@asynccontextmanager
-async def open_context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """Open what a person's browser keeps, empty."""
-    context = await browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(PATIENCE_SECONDS * 1000)
-    try:
-        yield context
-    finally:
-        await context.close()
 
 
 @asynccontextmanager
@@ -81,7 +66,7 @@ async def listening(application: Application, tls: ssl.SSLContext | None = None)
 
 @asynccontextmanager
 async def site() -> AsyncIterator[str]:
-    """Serve the frontend's files, from an origin of its own."""
+    """Serve the frontend's files from an origin of their own."""
     application = Application([(r"/(.*)", StaticFileHandler, {"path": FRONTEND, "default_filename": "index.html"})])
     async with listening(application) as port:
         yield f"http://127.0.0.1:{port}"
@@ -94,7 +79,7 @@ class Frontend:
         self._page = page
 
     @classmethod
-    async def open(cls, context: BrowserContext, origin: str, api: str) -> Frontend:
+    async def open(cls, context: BrowserContext, origin: str, api: str) -> Self:
         page = await context.new_page()
         await page.goto(f"{origin}/?api={api}")
         return cls(page)
@@ -104,25 +89,25 @@ class Frontend:
             return await self._page.evaluate(f"values => {function}(...values)", arguments)
 
     async def call(self, function: str, *arguments: Any) -> Response:
-        """Return an response as far as the page may read it."""
+        """Call a function that sends a request; return what the page can read of the response."""
         response = await self.evaluate(function, *arguments)
         return Response(response["status"], HTTPHeaders(response["headers"]), response["body"])
 
 
 class Docs:
-    """The documentation's page in a browser, with all that it asks for and complains of."""
+    """The documentation page in a browser, the URLs that it requests, and its errors and warnings."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         page.on("request", self._note_request)
-        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
+        page.on("requestfailed", lambda request: self.errors.append(f"{request.url}: {request.failure}"))
         page.on("console", self._note_message)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     @classmethod
-    async def open(cls, context: BrowserContext, base: str) -> Docs:
+    async def open(cls, context: BrowserContext, base: str) -> Self:
         docs = cls(await context.new_page())
         await docs.page.goto(f"{base}docs")
         await docs.page.locator(".opblock").first.wait_for()
@@ -134,18 +119,13 @@ class Docs:
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
     async def operations(self) -> set[tuple[str, str]]:
         """Return the methods and paths that are shown."""
-        blocks = await self.page.locator(".opblock-summary").all()
-        return {
-            (
-                await block.locator(".opblock-summary-method").inner_text(),
-                (await block.locator(".opblock-summary-path").inner_text()).replace("\u200b", ""),
-            )
-            for block in blocks
-        }
+        methods = await self.page.locator(".opblock-summary-method").all_inner_texts()
+        paths = await self.page.locator(".opblock-summary-path").all_inner_texts()
+        return set(zip(methods, (path.replace("\u200b", "") for path in paths), strict=True))
 
     async def execute(self, operation: str, body: dict[str, str] | None = None) -> tuple[int, Any]:
         """Press an operation's Execute, and return the status and the body that are shown then."""
@@ -155,14 +135,10 @@ class Docs:
         if body is not None:
             await block.locator(".body-param__text").fill(json.dumps(body))
         await block.locator(".execute").click()
-        response = self.response(operation).locator(".live-responses-table .response")
+        response = block.locator(".live-responses-table .response")
         status = await response.locator(".response-col_status").inner_text()
         shown = await response.locator(".highlight-code code").first.inner_text()
         return int(status), json.loads(shown)
-
-    def response(self, operation: str) -> Locator:
-        """Return where the page shows what it has sent and what came back."""
-        return self.page.locator(f"[id$='-{operation}'] .responses-inner > div").first
 
     async def authorize(self, token: str) -> None:
         """Paste a token into the dialog."""
@@ -174,7 +150,7 @@ class Docs:
 
 
 class ProxyHandler(RequestHandler):
-    """Passes a request on, and says whose it was."""
+    """Forwards a request, with the client's address."""
 
     def initialize(self, target: int) -> None:
         self._target = target
@@ -209,14 +185,14 @@ class ProxyHandler(RequestHandler):
 
 @asynccontextmanager
 async def proxy(target: int, prefix: str = "", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve the server at a port below a path, and nothing else; the path is cut off on the way."""
+    """Forward requests below a path to a port, without the path."""
     application = Application([(rf"/{prefix}(.*)", ProxyHandler, {"target": target})])
     async with listening(application, tls) as port:
         yield f"{'https' if tls else 'http'}://{HOST}:{port}/{prefix}"
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return the TLS of a server whose certificate nobody vouches for."""
+    """Return the TLS settings of a server with a self-signed certificate."""
     openssl = shutil.which("openssl")
     assert openssl is not None, "openssl is not installed"
     key, certificate = folder / "key.pem", folder / "certificate.pem"

@@ -1,4 +1,4 @@
-// What a frontend does with the API, which is at the address in its own page's query.
+// A frontend of the API, which is at the address in the query of the page.
 const api = new URLSearchParams(location.search).get("api");
 
 async function send(method, path, { token, body, text, more = {} } = {}) {
@@ -6,15 +6,15 @@ async function send(method, path, { token, body, text, more = {} } = {}) {
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(new URL(path, api), { method, headers, body: body ? JSON.stringify(body) : text });
-  const answer = await response.text();
+  const content = await response.text();
   return {
     status: response.status,
     headers: Object.fromEntries(response.headers),
-    body: answer ? JSON.parse(answer) : null,
+    body: content ? JSON.parse(content) : null,
   };
 }
 
-// What is thrown instead of an answer, by its name.
+// Returns the name of the error that is thrown instead of a response.
 async function failure(...request) {
   try {
     return await send(...request);
