@@ -1,1 +1,1 @@
-"""The server as strangers meet it: browsers, generated clients, made-up requests."""
+"""The server as its users meet it: browsers, generated clients, other programs, and many processes."""

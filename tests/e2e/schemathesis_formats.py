@@ -1,4 +1,4 @@
-"""Strings of the formats that are ours, for schemathesis."""
+"""Schemathesis strategies for the string formats that this API defines."""
 
 import schemathesis
 from hypothesis.strategies import characters, text

@@ -1,10 +1,8 @@
-"""Tokens of the real Better Auth, set as the page for frontend developers says."""
-
-from __future__ import annotations
+"""Tokens of Better Auth are accepted if it is configured as docs/frontend.md says."""
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -12,15 +10,10 @@ import pytest
 from server.values import parse_uuid
 from tests.conftest import ORIGIN
 from tests.support.client import PATHS, Client
-from tests.support.processes import serving
+from tests.support.processes import Process, serving
 from tests.support.typescript import NODE, built, code_blocks, compiled, new_project, run
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.processes import Process
-
-    User = dict[str, str]
+User = dict[str, str]
 
 PATH = PATHS[0]
 TASK = {"title": "Buy groceries"}
@@ -32,7 +25,7 @@ pytestmark = [
 
 
 async def sign_up(environment: dict[str, str], folder: Path) -> tuple[User, User]:
-    """Sign up a user with Better Auth as the page sets it, and one with Better Auth as it comes."""
+    """Sign up a user with Better Auth as the page configures it, and one with its defaults."""
     new_project(folder, auth=code_blocks("ts")[-1])
     compilation = await compiled(folder, "--types", "node")
     assert compilation.exit_code == 0, compilation.stdout
@@ -53,7 +46,7 @@ def rejections(process: Process) -> list[str]:
 
 
 def insert(database_url: str, user: User) -> None:
-    """Add a user with the page's own statement."""
+    """Add a user with the statement of the page."""
     (statement,) = code_blocks("sql")
     with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"PREPARE add_user AS {statement}")
@@ -62,9 +55,7 @@ def insert(database_url: str, user: User) -> None:
 
 
 @pytest.mark.requirement("FR-002")
-async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_is_known_writes(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+async def test_token_of_documented_better_auth_is_accepted(environment: dict[str, str], tmp_path: Path) -> None:
     user, _ = await sign_up(environment, tmp_path)
     async with serving(tmp_path, environment) as (process, client):
         assert (await client.request("GET", PATH.tasks, token=user["token"])).body == {"tasks": []}
@@ -78,14 +69,12 @@ async def test_a_token_of_better_auth_set_as_documented_reads_and_once_its_user_
         for password in ("correct horse", ""):
             login = {"email": user["email"], "password": password}
             assert (await client.request("POST", PATH.login, login)).status == 401
-        await process.stop()  # and write the last lines of the log
+        await process.stop()  # the last lines of the log are written
     assert rejections(process) == ["unknown_user"]
 
 
 @pytest.mark.requirement("EC-10")
-async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_why(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+async def test_tokens_of_default_better_auth_are_rejected(environment: dict[str, str], tmp_path: Path) -> None:
     documented, usual = await sign_up(environment, tmp_path)
     assert parse_uuid(documented["id"]) == documented["id"]
     assert parse_uuid(usual["id"]) is None
@@ -95,5 +84,5 @@ async def test_tokens_of_better_auth_as_it_comes_are_rejected_and_the_log_says_w
                 response = await client.request(method, PATH.tasks, TASK, token=token)
                 assert response.status == 401
                 assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
-        await process.stop()  # and write the last lines of the log
+        await process.stop()  # the last lines of the log are written
     assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6

@@ -1,7 +1,5 @@
 """The files that people deploy with: Procfile and app.json, Dockerfile, compose file, systemd unit."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
@@ -11,17 +9,14 @@ import signal
 import sys
 import venv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from tests.support.cluster import SETTINGS
-from tests.support.processes import PROJECT, RUN, client_of, finished, free_port, started
-
-if TYPE_CHECKING:
-    from tests.support.processes import Process
+from tests.support.processes import PROJECT, RUN, Process, client_of, finished, free_port, started
+from tests.support.servers import SETTINGS
 
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 COMPOSE_FILE = PROJECT / "deploy" / "compose.yaml"
@@ -33,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 def settings(port: int, database_url: str) -> dict[str, str]:
-    """Return an environment that leaves nothing to a developer's .env."""
+    """Return every setting that a developer's .env could have."""
     own = {"HOST": "127.0.0.1", "PORT": str(port), "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
     return SETTINGS | own | {"DATABASE_URL": database_url}
 
@@ -47,21 +42,20 @@ async def assert_serves(process: Process, port: int) -> None:
 async def test_honcho_runs_the_procfile(empty_postgresql_url: str) -> None:
     port = free_port()
     url = empty_postgresql_url.replace("postgresql://", "postgres://")
-    # The server's `python` is the one beside honcho, as a platform's is.
+    # As on a platform, `python` is found through PATH.
     environment = settings(port, url) | {"PATH": f"{PROGRAMS}:/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
     honcho = (str(PROGRAMS / "honcho"), "--env", "/dev/null", "start", "--no-prefix")
     release = await finished(*honcho, "release", folder=PROJECT, environment=environment)
     assert "schema_migrated" in release.stdout
     async with started(*honcho, "web", folder=PROJECT, environment=environment) as process:
         await assert_serves(process, port)
-        assert await process.stop() == 128 + signal.SIGTERM  # honcho's own way of saying so
+        assert await process.stop() == 128 + signal.SIGTERM
     assert "server_stopped" in process.stdout
 
 
-def test_app_json_gives_what_a_server_needs() -> None:
+def test_app_json_names_required_settings_and_processes() -> None:
     app = json.loads((PROJECT / "app.json").read_text("utf-8"))
-    required = {"BETTER_AUTH_SECRET", "FRONTEND_URL"}
-    assert required <= set(app["env"])
+    assert {"BETTER_AUTH_SECRET", "FRONTEND_URL"} <= set(app["env"])
     assert "heroku-postgresql" in app["addons"]
     assert set(app["formation"]) <= set(re.findall(r"^(\w+):", (PROJECT / "Procfile").read_text("utf-8"), re.MULTILINE))
 
@@ -72,7 +66,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split()[0], line.partition(" ")[2]) for line in lines if line and not line.startswith("#")]
 
 
-async def test_the_dockerfile_has_nothing_to_complain_of(tmp_path: Path) -> None:
+async def test_linter_accepts_the_dockerfile(tmp_path: Path) -> None:
     lint = await finished(str(PROGRAMS / "hadolint"), str(DOCKERFILE), folder=tmp_path, environment={})
     assert (lint.exit_code, lint.stdout) == (0, "")
     steps = dict(instructions())
@@ -81,7 +75,7 @@ async def test_the_dockerfile_has_nothing_to_complain_of(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(seconds=INSTALL_SECONDS + 60)
-async def test_the_steps_of_the_dockerfile_make_a_server(tmp_path: Path) -> None:
+async def test_steps_of_the_dockerfile_make_a_server(tmp_path: Path) -> None:
     folder, port = tmp_path / "app", free_port()
     folder.mkdir()
     await asyncio.to_thread(venv.create, tmp_path / "python", with_pip=True)
@@ -96,14 +90,14 @@ async def test_the_steps_of_the_dockerfile_make_a_server(tmp_path: Path) -> None
         await assert_serves(process, port)
         command = commands["HEALTHCHECK"]
         assert (await finished(*command, folder=folder, environment=environment)).exit_code == 0
-        nobody = environment | {"PORT": str(free_port())}
-        assert (await finished(*command, folder=folder, environment=nobody)).exit_code == 1
+        elsewhere = environment | {"PORT": str(free_port())}
+        assert (await finished(*command, folder=folder, environment=elsewhere)).exit_code == 1
         assert await process.stop() == 0
         assert "server_stopped" in process.stdout
 
 
 def copy(names: list[str], folder: Path) -> None:
-    """Copy what the Dockerfile copies, if .dockerignore lets it."""
+    """Copy what the Dockerfile copies, which .dockerignore must allow."""
     *sources, target = names
     allowed = {line[1:] for line in (PROJECT / ".dockerignore").read_text("utf-8").splitlines() if line[0] == "!"}
     assert set(sources) <= allowed
@@ -115,7 +109,7 @@ def copy(names: list[str], folder: Path) -> None:
 
 
 async def install(command: str, folder: Path, path: str) -> None:
-    """Run the Dockerfile's pip, with the cache that an image has no use for."""
+    """Run the Dockerfile's pip command, but with pip's cache."""
     command = command.replace("--no-cache-dir ", "")
     process = await asyncio.create_subprocess_shell(
         command, cwd=folder, env={"PATH": path}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -126,7 +120,7 @@ async def install(command: str, folder: Path, path: str) -> None:
 
 
 def compose_services(variables: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the services of the compose file, with the values of variables, or their defaults."""
+    """Return the services of the compose file, with values for its variables where it has no defaults."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()
@@ -137,7 +131,7 @@ def compose_services(variables: dict[str, str]) -> dict[str, dict[str, Any]]:
     return services
 
 
-async def test_the_settings_of_the_compose_file_make_a_server(empty_postgresql_url: str, tmp_path: Path) -> None:
+async def test_settings_of_the_compose_file_make_a_server(empty_postgresql_url: str, tmp_path: Path) -> None:
     secrets = {"POSTGRES_PASSWORD": "a-password", "BETTER_AUTH_SECRET": SETTINGS["BETTER_AUTH_SECRET"]}
     services = compose_services(secrets)
     server, postgres = services["server"], services["postgres"]["environment"]
@@ -155,7 +149,7 @@ async def test_the_settings_of_the_compose_file_make_a_server(empty_postgresql_u
 
 
 @pytest.mark.parametrize(("port", "exit_code"), [(5432, 0), (5433, 2)])
-async def test_the_compose_file_asks_whether_postgresql_is_there(
+async def test_health_check_of_the_compose_file_finds_postgresql(
     empty_postgresql_url: str, tmp_path: Path, port: int, exit_code: int
 ) -> None:
     _, *command = compose_services({"POSTGRES_PASSWORD": "", "BETTER_AUTH_SECRET": ""})["postgres"]["healthcheck"][
@@ -167,12 +161,11 @@ async def test_the_compose_file_asks_whether_postgresql_is_there(
     assert asked.exit_code == exit_code, asked.stdout + asked.stderr
 
 
-async def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
-    """The folder of the unit is a server's; here it is the project's."""
+async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("there is no systemd here")
-    text = UNIT.read_text("utf-8")
+    text = UNIT.read_text("utf-8")  # its folder is replaced by the project's
     (folder,) = re.findall("^WorkingDirectory=(.*)$", text, re.MULTILINE)
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(f"{folder}/.venv/bin/python", sys.executable).replace(folder, str(PROJECT)), "utf-8")
@@ -180,7 +173,7 @@ async def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
     assert (verified.exit_code, verified.stdout + verified.stderr) == (0, "")
 
 
-def test_systemd_waits_longer_than_a_server_takes_to_end() -> None:
+def test_systemd_waits_longer_than_shutdown_seconds() -> None:
     text = UNIT.read_text("utf-8")
     (seconds,) = re.findall("^TimeoutStopSec=([0-9]+)$", text, re.MULTILINE)
     assert int(seconds) > 25

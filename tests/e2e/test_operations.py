@@ -1,7 +1,5 @@
 """docs/operations.md lists every event of the code, and its jq commands find what was done to real servers."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import json
@@ -10,26 +8,21 @@ import re
 import shlex
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import closing
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import new_postgresql_database
 from tests.support.client import PASSWORD
-from tests.support.incident import ATTACKER, ENVIRONMENT, PATH, SLOW_SECONDS, live_and_log
+from tests.support.incident import ATTACKER, ENVIRONMENT, PATH, SLOW_SECONDS, Incident, record_incident
 from tests.support.processes import PROJECT, RUN, client_of, free_port, started
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.incident import Logs
-
-PAGE = (PROJECT / "docs" / "operations.md").read_text("utf-8")
-COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = (command for command in COMMANDS if "jq " in command)
+PAGE = (PROJECT / "docs" / "operating.md").read_text("utf-8")
+FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED, WATCH = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 EXAMPLES = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 QUESTIONS = (FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED)
 
@@ -47,7 +40,7 @@ def events_in_code() -> Iterator[tuple[str, str, frozenset[str]]]:
                 yield from ((name, level, keys) for name in names)
 
 
-def test_the_table_of_events_is_that_of_the_code() -> None:
+def test_table_of_events_matches_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\|", PAGE, re.MULTILINE)
     documented = [(name, level, frozenset(re.findall(r"`(\w+)`", keys))) for name, level, keys in rows]
     assert len(documented) == len({name for name, _, _ in documented})
@@ -55,16 +48,16 @@ def test_the_table_of_events_is_that_of_the_code() -> None:
 
 
 @pytest.fixture(scope="module")
-def logs(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
-    """The logs of a bad day."""
+def logs(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
+    """The logs of an incident."""
     with new_postgresql_database(postgresql_server) as url:
-        yield asyncio.run(live_and_log(tmp_path_factory.mktemp("bad-day"), url))
+        yield asyncio.run(record_incident(tmp_path_factory.mktemp("incident"), url))
 
 
-def test_which_routes_fail(logs: Logs) -> None:
+def test_failing_routes_are_listed(logs: Incident) -> None:
     expected = []
-    for route in {route for route, _ in logs.day.done}:
-        classes = Counter(status // 100 for known, status in logs.day.done if known == route)
+    for route in {route for route, _ in logs.done}:
+        classes = Counter(status // 100 for known, status in logs.done if known == route)
         counts = {"requests": classes.total(), "4xx": classes[4], "5xx": classes[5]}
         expected.append({"route": route, **counts, "rate": round(classes[5] / classes.total(), 3)})
     found = logs.ask(FAILING)
@@ -73,12 +66,12 @@ def test_which_routes_fail(logs: Logs) -> None:
     assert [line["route"] for line in found if line["5xx"]] == ["GET /health/ready", f"GET {PATH.tasks}"]
 
 
-def test_which_routes_are_slow(logs: Logs) -> None:
+def test_slow_routes_are_listed(logs: Incident) -> None:
     durations = defaultdict(list)
     for line in logs.requests():
         durations[f"{line['method']} {line['route'] or 'null'}"].append(math.ceil(line["duration_ms"]))
     found = logs.ask(SLOW)
-    assert {line["route"]: line["requests"] for line in found} == Counter(route for route, _ in logs.day.done)
+    assert {line["route"]: line["requests"] for line in found} == Counter(route for route, _ in logs.done)
     for line in found:
         ordered = sorted(durations[line["route"]])
         for percent in (50, 99):
@@ -88,7 +81,7 @@ def test_which_routes_are_slow(logs: Logs) -> None:
     assert found[0]["p99"] > SLOW_SECONDS * 500  # a part of the time passes before the request arrives
 
 
-def test_percentiles_of_many(logs: Logs) -> None:
+def test_percentiles_of_many_requests(logs: Incident) -> None:
     durations = [*range(1, 201), 1000, 2000]
     lines = [{"event": "request", "method": "GET", "route": "/", "duration_ms": ms - 0.5} for ms in durations]
     pipe = SLOW.replace("web.*.log", "")
@@ -97,7 +90,7 @@ def test_percentiles_of_many(logs: Logs) -> None:
     ]
 
 
-def test_what_happened_to_a_request(logs: Logs) -> None:
+def test_lines_of_one_request_are_found(logs: Incident) -> None:
     found = logs.ask(ONE_REQUEST)
     assert [(line["file"], line["event"], line.get("status")) for line in found] == [
         ("web.1.log", "service_unavailable", None),
@@ -108,7 +101,7 @@ def test_what_happened_to_a_request(logs: Logs) -> None:
     assert found[0]["exception"][0]["exc_type"] == "DatabaseUnavailable"
 
 
-def test_why_tokens_are_rejected(logs: Logs) -> None:
+def test_reasons_of_rejected_tokens_are_counted(logs: Incident) -> None:
     found = logs.ask(REJECTED)
     assert {line["reason"]: (line["rejected"], line["addresses"]) for line in found} == {
         "expired": (3, 2),
@@ -120,7 +113,7 @@ def test_why_tokens_are_rejected(logs: Logs) -> None:
     assert [line["rejected"] for line in found] == [3, 2, 1, 1, 1]
 
 
-def test_who_is_refused_at_login(logs: Logs) -> None:
+def test_addresses_of_refused_logins_are_listed(logs: Incident) -> None:
     assert logs.ask(REFUSED) == [
         {"remote_ip": ATTACKER, "refused": 5, "reasons": {"unknown_email": 3, "address": 2}},
         {"remote_ip": "198.51.100.2", "refused": 3, "reasons": {"wrong_password": 2, "email": 1}},
@@ -129,7 +122,7 @@ def test_who_is_refused_at_login(logs: Logs) -> None:
 
 
 def form(value: Any) -> Any:
-    """Return an object's keys with the kinds of their values, figures being of one kind."""
+    """Return an object's keys with the types of their values; numbers are of one type."""
     if isinstance(value, dict):
         return {key: form(its_value) for key, its_value in value.items()}
     if isinstance(value, list):
@@ -138,13 +131,13 @@ def form(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("question", "example"), zip(QUESTIONS, EXAMPLES, strict=True))
-def test_the_examples_have_the_form_of_the_answers(logs: Logs, question: str, example: str) -> None:
+def test_examples_have_the_form_of_the_output(logs: Incident, question: str, example: str) -> None:
     forms = [form(line) for line in logs.ask(question)]
     for line in example.splitlines():
         assert form(json.loads(line)) in forms
 
 
-def test_a_question_may_be_asked_through_a_pipe_and_of_a_part_of_the_day(logs: Logs) -> None:
+def test_commands_take_a_pipe_and_a_time(logs: Incident) -> None:
     (sed,) = re.findall(r"`(sed '.*?')`", PAGE)
     (clause,) = re.findall(r'`(and \.timestamp > ".*?")`', PAGE)
     files = [(logs.folder / f"web.{number}.log").read_text("utf-8") for number in (1, 2)]
@@ -154,11 +147,11 @@ def test_a_question_may_be_asked_through_a_pipe_and_of_a_part_of_the_day(logs: L
     noon = sorted(line["timestamp"] for line in logs.requests())[9]
     later = clause.replace(re.findall('"(.*)"', clause)[0], noon)
     found = logs.ask(FAILING.replace('== "request"', f'== "request" {later}'))
-    assert sum(line["requests"] for line in found) == len(logs.day.done) - 10
+    assert sum(line["requests"] for line in found) == len(logs.done) - 10
 
 
 @pytest.mark.usefixtures("io_loop")
-async def test_a_running_server_is_watched(tmp_path: Path) -> None:
+async def test_errors_of_a_running_server_are_shown(tmp_path: Path) -> None:
     port = free_port()
     environment = {**ENVIRONMENT, "DATABASE_URL": "sqlite:///todo.db", "HOST": "127.0.0.1", "PORT": str(port)}
     command = WATCH.replace("python run.py", shlex.join(RUN))

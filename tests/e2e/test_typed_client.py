@@ -1,31 +1,25 @@
 """A client in TypeScript, its types generated from the running server's OpenAPI document."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from server.api.contracts import TODO
 from server.routes import ROUTES
 from tests.conftest import on_one_database
+from tests.support.client import Client
 from tests.support.processes import serving
 from tests.support.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.client import Client
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 ADDRESS = "http://localhost:8000"
 
 
 async def generate_types(client: Client, folder: Path) -> None:
-    """Run the page's own command against a server."""
+    """Run the command of docs/frontend.md against a server."""
     (line,) = re.findall(r"^npx (.*)$", code_blocks("sh")[0], re.MULTILINE)
     program, *arguments = shlex.split(line.replace(ADDRESS, f"http://127.0.0.1:{client.port}"))
     await run(str(PACKAGES / ".bin" / program), *arguments, folder=folder)
@@ -33,9 +27,7 @@ async def generate_types(client: Client, folder: Path) -> None:
 
 @pytest.mark.requirement("SC-009")
 @on_one_database
-async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+async def test_typed_client_uses_every_operation(environment: dict[str, str], tmp_path: Path) -> None:
     *page, _better_auth = code_blocks("ts")
     new_project(tmp_path, api="\n".join(page), client=(NODE / "client.ts").read_text("utf-8"))
     async with serving(tmp_path, {**environment, "AUTH_RATE_LIMIT": "4/minute"}) as (process, client):
@@ -82,9 +74,7 @@ async def test_a_typed_client_uses_every_endpoint_of_the_todo_contract(
 
 
 @on_one_database
-async def test_each_mistake_in_a_typed_program_is_found_by_the_compiler(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+async def test_compiler_finds_each_type_error(environment: dict[str, str], tmp_path: Path) -> None:
     mistakes = (NODE / "mistakes.ts").read_text("utf-8")
     new_project(tmp_path, mistakes=mistakes)
     async with serving(tmp_path, environment) as (_, client):

@@ -1,7 +1,5 @@
 """``make conformance``: writes the last column of docs/conformance.md, the files with the tests of each requirement."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict
@@ -13,7 +11,7 @@ ROW = re.compile(r"^\| ([A-Z]{2}-[TF]?[0-9]+) \| (.*) \| (.*) \| .*\|$", re.MULT
 
 
 def files_by_requirement() -> dict[str, list[str]]:
-    """Return the test files, relative to ``tests/``, whose functions are marked with each requirement."""
+    """Return the test files, relative to ``tests/``, with functions that are marked with each requirement."""
     files = defaultdict(list)
     for file in sorted((PROJECT / "tests").rglob("test_*.py")):
         marks = {

@@ -1,18 +1,11 @@
-"""TypeScript: taken from the page for frontend developers, compiled as strictly as can be, run on Node."""
-
-from __future__ import annotations
+"""TypeScript programs with code of docs/frontend.md: compiled with strict options, and run on Node."""
 
 import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
-from tests.support.processes import PROJECT, finished
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from tests.support.processes import Process
+from tests.support.processes import PROJECT, Process, finished
 
 NODE = PROJECT / "tests" / "e2e" / "node"
 PACKAGES = NODE / "node_modules"

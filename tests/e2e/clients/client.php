@@ -36,8 +36,8 @@ $email = bin2hex(random_bytes(8)) . '@example.com';
 $session = $api->signUp(new TodoRegister(['email' => $email, 'password' => 'correct horse']));
 $configuration->setAccessToken($session->getToken());
 
-[$answer, , $headers] = $api->createTaskWithHttpInfo(new TodoCreateTask(['title' => 'Buy milk']));
-$task = $answer->getTask();
+[$response, , $headers] = $api->createTaskWithHttpInfo(new TodoCreateTask(['title' => 'Buy milk']));
+$task = $response->getTask();
 [$etag] = array_change_key_case($headers)['etag'];
 $api->createTask(new TodoCreateTask(['title' => 'Read', 'description' => 'Slowly']));
 $all = $api->listTasks();

@@ -9,7 +9,7 @@ async function signUp(auth, email) {
   const signedUp = await send("/sign-up/email", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ name: "Somebody", email, password: "correct horse" }),
+    body: JSON.stringify({ name: "Alice", email, password: "correct horse" }),
   });
   const { token: session, user } = await signedUp.json();
   const cookie = signedUp.headers.getSetCookie().map((line) => line.split(";")[0]).join("; ");

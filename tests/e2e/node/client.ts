@@ -4,7 +4,7 @@ import type { components } from "./schema";
 type Task = components["schemas"]["Task"];
 
 function expect<T>(data: T | undefined): T {
-  if (data === undefined) throw new Error("an answer without data");
+  if (data === undefined) throw new Error("a response without data");
   return data;
 }
 
