@@ -16,7 +16,7 @@ from tests.support.load import UNAVAILABLE, Load, slowest
 from tests.support.measuring import Report
 from tests.support.servers import running_on_postgres
 
-CLIENTS = 50
+CLIENTS = 20
 ACCOUNTS = 10  # logins to one account are checked one after the other: both hashes and accounts queue
 CROWD = 250
 pytestmark = pytest.mark.usefixtures("io_loop")
@@ -51,7 +51,7 @@ async def test_lists_stay_fast_while_clients_log_in(tmp_path: Path, report: Repo
 
 @pytest.mark.timeout(seconds=120)
 async def test_logins_that_the_queue_cannot_hold_are_refused(tmp_path: Path, report: Report) -> None:
-    async with running_on_postgres(tmp_path, BCRYPT_ROUNDS="11") as (server, _):
+    async with running_on_postgres(tmp_path, BCRYPT_ROUNDS="10") as (server, _):
         bob = await Person.register(server.client, "bob")
         login = ("POST", "/api/auth/login", {"email": bob.email, "password": PASSWORD})
         callers = [server.caller() for _ in range(CROWD)]
