@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import literal_column, select, text
+from sqlalchemy import Boolean, literal_column, select, text
 
 from server.database import Database, DatabaseRefused
 from server.database.postgres import PostgresDriver
@@ -18,7 +18,7 @@ from tests.support.services import Postgres, system_postgres
 ROLE, ROLE_PASSWORD = "someone", "pa55-of-someone"
 TURKISH = "CREATE DATABASE turkish TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
 EMAILS = ("ILKER@example.com", "ilker@example.com", "Ilker@EXAMPLE.com")
-ENCRYPTED = select(literal_column("ssl")).select_from(text("pg_stat_ssl WHERE pid = pg_backend_pid()"))
+ENCRYPTED = select(literal_column("ssl", Boolean)).select_from(text("pg_stat_ssl WHERE pid = pg_backend_pid()"))
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
