@@ -22,7 +22,7 @@ BODY = json.dumps(CREATE[2]).encode()
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
-async def create_at_once(server: Server, person: Person, count: int) -> list[Outcome]:
+async def create_concurrently(server: Server, person: Person, count: int) -> list[Outcome]:
     """Let clients create a task each at the same time."""
     callers = [server.caller(person.token) for _ in range(count)]
     outcomes = await asyncio.gather(*(caller.call(*CREATE) for caller in callers))
@@ -34,7 +34,7 @@ async def create_at_once(server: Server, person: Person, count: int) -> list[Out
 async def whole_pool(server: Server, database: Postgres, person: Person) -> set[int]:
     """Check that as many statements run at once as the pool has connections; return their PostgreSQL processes."""
     with database.tasks_locked():
-        responses = asyncio.create_task(create_at_once(server, person, POOL_SIZE + 10))
+        responses = asyncio.create_task(create_concurrently(server, person, POOL_SIZE + 10))
         await until(lambda: len(database.waiting()) >= POOL_SIZE)
         await server.client.request("GET", "/health")  # by now the server has read all that was sent before
         waiting = database.waiting()
@@ -53,7 +53,7 @@ async def test_cancelled_statement_is_a_500_and_keeps_its_connection(way: str, t
             database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         before = await whole_pool(server, database, alice)
         with database.tasks_locked():
-            responses = asyncio.create_task(create_at_once(server, alice, POOL_SIZE))
+            responses = asyncio.create_task(create_concurrently(server, alice, POOL_SIZE))
             if way == "pg_cancel_backend":
                 await until(lambda: len(database.waiting()) == POOL_SIZE)
                 for pid in before:
@@ -118,8 +118,8 @@ async def test_statement_timeout_of_the_role_ends_late_statements(tmp_path: Path
         database.execute("ALTER ROLE postgres SET statement_timeout = '1500ms'")
         with database.tasks_locked():
             for _ in range(rounds):
-                assert {outcome.status for outcome in await create_at_once(server, alice, pool)} == {500}
+                assert {outcome.status for outcome in await create_concurrently(server, alice, pool)} == {500}
             left = len(database.waiting())
-        assert {outcome.status for outcome in await create_at_once(server, alice, pool)} == {201}
+        assert {outcome.status for outcome in await create_concurrently(server, alice, pool)} == {201}
     report(connections_left=left)
     assert left <= 2 * pool  # without the role's timeout, ``rounds`` times the pool

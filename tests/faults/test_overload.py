@@ -47,7 +47,7 @@ async def connected(server: Server, count: int, token: str | None = None) -> Asy
         await asyncio.sleep(0)  # asyncio closes them
 
 
-async def create_at_once(callers: list[Caller]) -> list[Outcome]:
+async def create_concurrently(callers: list[Caller]) -> list[Outcome]:
     return await asyncio.gather(*(caller.call(*CREATE) for caller in callers))
 
 
@@ -116,7 +116,7 @@ async def test_descriptors_over_1024_work_while_the_database_fails(tmp_path: Pat
 
             async def fail_while_statements_run(fail: Callable[[], Any]) -> list[Outcome]:
                 with database.tasks_locked():
-                    outcomes = asyncio.create_task(create_at_once(active))
+                    outcomes = asyncio.create_task(create_concurrently(active))
                     await until(lambda: len(database.waiting()) == POOL)
                     high = [number for number in server.descriptors(database.port) if number >= SELECT_DESCRIPTORS]
                     assert len(high) >= POOL - 1  # the first connection was made before the clients connected
@@ -127,12 +127,12 @@ async def test_descriptors_over_1024_work_while_the_database_fails(tmp_path: Pat
                     return await outcomes
 
             crashed = await fail_while_statements_run(database.stop)
-            stopped = await create_at_once(active)
+            stopped = await create_concurrently(active)
             await database.start()
-            after_crash = await create_at_once(active)
+            after_crash = await create_concurrently(active)
             frozen = await fail_while_statements_run(database.freeze)
             database.thaw()
-            after_freeze = await create_at_once(active)
+            after_freeze = await create_concurrently(active)
     report(crashed=slowest(crashed), stopped=slowest(stopped), frozen=slowest(frozen), after=slowest(after_freeze))
     assert {outcome.status for outcome in after_crash + after_freeze} == {201}
     assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in crashed + stopped + frozen)
@@ -149,7 +149,7 @@ async def test_descriptor_of_a_lost_connection_serves_its_next_owner(tmp_path: P
 
             async def use_both_connections() -> None:
                 with database.tasks_locked():
-                    outcomes = asyncio.create_task(create_at_once(callers))
+                    outcomes = asyncio.create_task(create_concurrently(callers))
                     await until(lambda: len(database.waiting()) == 2)
                 assert [outcome.status for outcome in await outcomes] == [201, 201]
 
@@ -179,7 +179,7 @@ async def test_clients_wait_quietly_when_no_descriptors_are_left(tmp_path: Path,
         assert served
         assert waiting
         # Clients that are connected are served as usual, and so is the database.
-        responses = await create_at_once([outcomes[task] for task in served])
+        responses = await create_concurrently([outcomes[task] for task in served])
         assert {response.status for response in responses} == {201}
         for task in waiting:
             task.cancel()

@@ -50,7 +50,7 @@ async def test_migrations_and_operations_work_behind_pgbouncer(tmp_path: Path) -
 
 
 @pytest.mark.requirement("SC-008")
-async def test_pool_of_fifty_runs_fifty_statements_at_once(tmp_path: Path) -> None:
+async def test_pool_of_fifty_runs_fifty_statements_concurrently(tmp_path: Path) -> None:
     async with postgres() as database, pgbouncer(database, connections=POOL + 20) as url:
         settings = SETTINGS | {
             "DATABASE_URL": url,
