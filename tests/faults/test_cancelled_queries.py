@@ -86,6 +86,7 @@ async def test_clients_that_hang_up_cost_no_connection(tmp_path: Path) -> None:
             return writer
 
         before = await whole_pool(server, database, alice)
+        await until(lambda: not server.descriptors(server.port))
         files = psutil.Process(server.process.pid).num_fds()
         for number in range(LEAVING_CLIENTS):
             hang_up(await send(), reset=number % 2 == 0)
@@ -96,7 +97,7 @@ async def test_clients_that_hang_up_cost_no_connection(tmp_path: Path) -> None:
             for number, writer in enumerate(writers):
                 hang_up(writer, reset=number % 2 == 0)
         assert await whole_pool(server, database, alice) == before
-        assert psutil.Process(server.process.pid).num_fds() <= files
+        await until(lambda: psutil.Process(server.process.pid).num_fds() <= files)
         assert await server.process.stop() == 0
         ((stored,),) = database.execute("SELECT count(*) FROM tasks")
         assert stored == 3 * (POOL_SIZE + 10) + 2 * LEAVING_CLIENTS  # each request ran to its end
