@@ -59,8 +59,6 @@ class Connection:
             body = await self.reader.readexactly(length)
         return check(method, parse_response_start_line(start_line).code, headers, body)
 
-    read_answer = read_response
-
     async def request(self, data: bytes, method: str = "GET") -> Response:
         """Send a request, and return its response."""
         await self.send(data)
