@@ -6,8 +6,8 @@ for each property. Its ``null`` is the message for a null where null is not allo
 Rules that client generators and regular-expression engines read in different ways are stated in the ``description`` of
 a property, and validated by the formats below and the keyword ``x-patterns``.
 
-The schema of a request is compiled once, at import, into the functions that jsonschema publishes as ``VALIDATORS``:
-``iter_errors`` looks up each keyword again for every body. ``benchmarks/validation.py`` measures both.
+The file of a request is compiled once, at import, into the functions of its keywords, which jsonschema publishes as
+``VALIDATORS``: ``iter_errors`` looks each keyword up again for every body.
 """
 
 import json
