@@ -82,8 +82,7 @@ conformance: .venv/test ## write the test files into docs/conformance.md anew fr
 	sh tests/faults/install
 	@touch $@
 
-.venv/bench: .venv/test requirements.txt benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package-lock.json
-	$(PIP) --editable '.[test,bench]'
+.venv/bench: .venv/test requirements.txt benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package.json
 	sh benchmarks/install
 	@touch $@
 

@@ -31,22 +31,17 @@ Json = dict[str, Any]
 
 
 class TaskCreate(BaseModel):
-    """The body of a POST."""
-
     title: Title
     description: Description | None = None
 
 
 class TaskUpdate(BaseModel):
-    """The body of a PUT."""
-
     title: Title | None = None
     description: Description | None = None
     completed: bool | None = None
 
 
 def user_of(token: bytes | str | None) -> UUID | None:
-    """Return the user that a token names, or None if the token is not valid."""
     try:
         return UUID(jwt.decode(token or b"", SECRET, algorithms=["HS256"])["sub"])
     except (jwt.PyJWTError, KeyError, ValueError):
@@ -54,12 +49,10 @@ def user_of(token: bytes | str | None) -> UUID | None:
 
 
 async def open_pool() -> asyncpg.Pool:
-    """Connect to the database."""
     return await asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=10, max_size=10)
 
 
 async def list_page(pool: asyncpg.Pool, user: UUID, page: int, per_page: int) -> Json:
-    """Return a page of the user's tasks, newest first."""
     rows = await pool.fetch(LIST, user, per_page, (page - 1) * per_page)
     total = rows[0]["total"]
     tasks = [dict(zip(NAMES, row[1:], strict=True)) for row in rows if row["id"] is not None]
@@ -68,18 +61,15 @@ async def list_page(pool: asyncpg.Pool, user: UUID, page: int, per_page: int) ->
 
 
 async def create(pool: asyncpg.Pool, user: UUID, task: TaskCreate) -> Json:
-    """Create a task, and return it."""
     return {"task": dict(await pool.fetchrow(CREATE, uuid4(), user, task.title, task.description, datetime.now(UTC)))}
 
 
 async def get(pool: asyncpg.Pool, user: UUID, task_id: UUID) -> Json | None:
-    """Return one of the user's tasks, if there is such a task."""
     row = await pool.fetchrow(ONE, task_id, user)
     return {"task": dict(row)} if row else None
 
 
 async def update(pool: asyncpg.Pool, user: UUID, task_id: UUID, task: TaskUpdate) -> Json | None:
-    """Update one of the user's tasks, and return it, if there is such a task."""
     values = (task.title, "description" in task.model_fields_set, task.description, task.completed, datetime.now(UTC))
     row = await pool.fetchrow(UPDATE, task_id, user, *values)
     return {"task": dict(row)} if row else None

@@ -15,17 +15,13 @@ app = Application()
 
 
 def respond(value: object, status: int = 200) -> Response:
-    """Return a response of JSON; None is a 404."""
     if value is None:
         return not_found()
     return Response(status, content=Content(b"application/json", orjson.dumps(value, option=orjson.OPT_UTC_Z)))
 
 
 class Bearer(AuthenticationHandler):
-    """Knows the user by the token."""
-
     def authenticate(self, context: Request) -> Identity | None:
-        """Return the identity of a valid token's user."""
         scheme, _, token = (context.get_first_header(b"Authorization") or b"").partition(b" ")
         user = user_of(token) if scheme == b"Bearer" else None
         context.user = Identity({"sub": user}, "Bearer") if user else None
@@ -38,33 +34,28 @@ app.use_authorization()
 
 @app.on_start
 async def start(application: Application) -> None:
-    """Connect to the database."""
     application.services.add_instance(await open_pool(), asyncpg.Pool)
 
 
 @auth()
 @app.router.get("/tasks")
 async def list_tasks(pool: asyncpg.Pool, user: Identity, page: int = 1, per_page: int = 20) -> Response:
-    """List a page of the user's tasks."""
     return respond(await list_page(pool, user["sub"], page, per_page))
 
 
 @auth()
 @app.router.post("/tasks")
 async def create_task(pool: asyncpg.Pool, user: Identity, body: FromJSON[TaskCreate]) -> Response:
-    """Create a task."""
     return respond(await create(pool, user["sub"], body.value), 201)
 
 
 @auth()
 @app.router.get("/tasks/{uuid:task_id}")
 async def show_task(pool: asyncpg.Pool, user: Identity, task_id: UUID) -> Response:
-    """Show a task."""
     return respond(await get(pool, user["sub"], task_id))
 
 
 @auth()
 @app.router.put("/tasks/{uuid:task_id}")
 async def update_task(pool: asyncpg.Pool, user: Identity, task_id: UUID, body: FromJSON[TaskUpdate]) -> Response:
-    """Update a task."""
     return respond(await update(pool, user["sub"], task_id, body.value))

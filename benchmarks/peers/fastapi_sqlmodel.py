@@ -22,23 +22,17 @@ app = FastAPI()
 
 
 class TaskCreate(SQLModel):
-    """The body of a POST."""
-
     title: str = Field(min_length=1, max_length=100)
     description: str | None = Field(default=None, max_length=500)
 
 
 class TaskUpdate(SQLModel):
-    """The body of a PUT."""
-
     title: str | None = Field(default=None, min_length=1, max_length=100)
     description: str | None = Field(default=None, max_length=500)
     completed: bool | None = None
 
 
 class TaskPublic(TaskCreate):
-    """A task as it is answered."""
-
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     completed: bool = False
     user_id: UUID
@@ -47,41 +41,20 @@ class TaskPublic(TaskCreate):
 
 
 class Task(TaskPublic, table=True):
-    """A task as it is stored."""
-
     __tablename__ = "tasks"
 
 
-class OneTask(SQLModel):
-    """The response with one task."""
-
-    task: TaskPublic
-
-
-class Pagination(SQLModel):
-    """Where a page is."""
-
-    page: int
-    per_page: int
-    total: int
-    pages: int
-
-
 class TaskPage(SQLModel):
-    """The response with a page of tasks."""
-
     tasks: list[TaskPublic]
-    pagination: Pagination
+    pagination: dict[str, int]
 
 
 async def open_session() -> AsyncIterator[AsyncSession]:
-    """Give each request a session."""
     async with AsyncSession(engine, expire_on_commit=False) as session:
         yield session
 
 
 async def current_user(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> UUID:
-    """Return the user that the token names."""
     try:
         return UUID(jwt.decode(credentials.credentials, SECRET, algorithms=["HS256"])["sub"])
     except (jwt.PyJWTError, KeyError, ValueError):
@@ -96,26 +69,23 @@ User = Annotated[UUID, Depends(current_user)]
 async def list_tasks(
     session: Session, user: User, page: Annotated[int, Query(ge=1)] = 1, per_page: Annotated[int, Query(le=100)] = 20
 ) -> TaskPage:
-    """List a page of the user's tasks, newest first."""
     total = (await session.exec(select(func.count()).select_from(Task).where(Task.user_id == user))).one()
     newest_first = select(Task).where(Task.user_id == user).order_by(col(Task.created_at).desc(), col(Task.id).desc())
     tasks = (await session.exec(newest_first.offset((page - 1) * per_page).limit(per_page))).all()
-    pagination = Pagination(page=page, per_page=per_page, total=total, pages=math.ceil(total / per_page))
+    pagination = {"page": page, "per_page": per_page, "total": total, "pages": math.ceil(total / per_page)}
     return TaskPage(tasks=tasks, pagination=pagination)
 
 
 @app.post("/tasks", status_code=201)
-async def create_task(session: Session, user: User, body: TaskCreate) -> OneTask:
-    """Make a task."""
+async def create_task(session: Session, user: User, body: TaskCreate) -> dict[str, TaskPublic]:
     now = datetime.now(UTC)
     task = Task.model_validate(body, update={"user_id": user, "created_at": now, "updated_at": now})
     session.add(task)
     await session.commit()
-    return OneTask(task=task)
+    return {"task": task}
 
 
 async def find(session: AsyncSession, user: UUID, task_id: UUID) -> Task:
-    """Return one of the user's tasks."""
     task = (await session.exec(select(Task).where(Task.id == task_id, Task.user_id == user))).one_or_none()
     if task is None:
         raise HTTPException(404, "Task not found")
@@ -123,16 +93,14 @@ async def find(session: AsyncSession, user: UUID, task_id: UUID) -> Task:
 
 
 @app.get("/tasks/{task_id}")
-async def show_task(session: Session, user: User, task_id: UUID) -> OneTask:
-    """Show a task."""
-    return OneTask(task=await find(session, user, task_id))
+async def show_task(session: Session, user: User, task_id: UUID) -> dict[str, TaskPublic]:
+    return {"task": await find(session, user, task_id)}
 
 
 @app.put("/tasks/{task_id}")
-async def update_task(session: Session, user: User, task_id: UUID, body: TaskUpdate) -> OneTask:
-    """Change a task."""
+async def update_task(session: Session, user: User, task_id: UUID, body: TaskUpdate) -> dict[str, TaskPublic]:
     task = await find(session, user, task_id)
     task.sqlmodel_update(body.model_dump(exclude_unset=True), update={"updated_at": datetime.now(UTC)})
     session.add(task)
     await session.commit()
-    return OneTask(task=task)
+    return {"task": task}

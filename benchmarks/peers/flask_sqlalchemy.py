@@ -20,12 +20,10 @@ app = Flask(__name__)
 
 
 class Base(DeclarativeBase):
-    """What the models share."""
+    pass
 
 
 class Task(Base):
-    """A task as it is stored."""
-
     __tablename__ = "tasks"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -38,8 +36,6 @@ class Task(Base):
 
 
 class TaskSchema(Schema):
-    """A task in JSON."""
-
     id = fields.UUID(dump_only=True)
     title = fields.String(required=True, validate=Length(1, 100))
     description = fields.String(load_default=None, allow_none=True, validate=Length(max=500))
@@ -50,8 +46,6 @@ class TaskSchema(Schema):
 
 
 class UpdateSchema(Schema):
-    """The body of a PUT."""
-
     title = fields.String(validate=Length(1, 100))
     description = fields.String(allow_none=True, validate=Length(max=500))
     completed = fields.Boolean()
@@ -63,7 +57,6 @@ update_schema = UpdateSchema()
 
 @app.before_request
 def authenticate() -> None:
-    """Know the user by the token, or refuse."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     try:
         g.user = UUID(jwt.decode(token if scheme == "Bearer" else "", SECRET, algorithms=["HS256"])["sub"])
@@ -73,13 +66,11 @@ def authenticate() -> None:
 
 @app.errorhandler(ValidationError)
 def refuse(error: ValidationError) -> ResponseReturnValue:
-    """Say what is wrong with a body."""
     return jsonify(error=error.messages), 400
 
 
 @app.get("/tasks")
 def list_tasks() -> ResponseReturnValue:
-    """List a page of the user's tasks, newest first."""
     page, per_page = request.args.get("page", 1, int), min(request.args.get("per_page", 20, int), 100)
     newest_first = select(Task).where(Task.user_id == g.user).order_by(Task.created_at.desc(), Task.id.desc())
     with Session() as session:
@@ -91,7 +82,6 @@ def list_tasks() -> ResponseReturnValue:
 
 @app.post("/tasks")
 def create_task() -> ResponseReturnValue:
-    """Make a task."""
     now = datetime.now(UTC)
     task = Task(user_id=g.user, created_at=now, updated_at=now, **task_schema.load(request.get_json()))
     with Session() as session:
@@ -101,13 +91,11 @@ def create_task() -> ResponseReturnValue:
 
 
 def owned(task_id: UUID) -> object:
-    """Return the statement that finds one of the user's tasks."""
     return select(Task).where(Task.id == task_id, Task.user_id == g.user)
 
 
 @app.get("/tasks/<uuid:task_id>")
 def show_task(task_id: UUID) -> ResponseReturnValue:
-    """Show a task."""
     with Session() as session:
         task = session.scalar(owned(task_id)) or abort(404)
     return jsonify(task=task_schema.dump(task))
@@ -115,7 +103,6 @@ def show_task(task_id: UUID) -> ResponseReturnValue:
 
 @app.put("/tasks/<uuid:task_id>")
 def update_task(task_id: UUID) -> ResponseReturnValue:
-    """Change a task."""
     values = update_schema.load(request.get_json())
     with Session() as session:
         task = session.scalar(owned(task_id)) or abort(404)

@@ -23,12 +23,10 @@ Description = Annotated[str, Meta(max_length=500)]
 
 
 class Base(DeclarativeBase):
-    """What the models share."""
+    pass
 
 
 class Task(Base):
-    """A task as it is stored."""
-
     __tablename__ = "tasks"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -41,23 +39,17 @@ class Task(Base):
 
 
 class TaskCreate(Struct):
-    """The body of a POST."""
-
     title: Title
     description: Description | None = None
 
 
 class TaskUpdate(Struct):
-    """The body of a PUT."""
-
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     completed: bool | UnsetType = UNSET
 
 
 class TaskPublic(Struct):
-    """A task in a response."""
-
     id: UUID
     title: str
     description: str | None
@@ -67,43 +59,23 @@ class TaskPublic(Struct):
     updated_at: datetime
 
 
-class OneTask(Struct):
-    """The response with one task."""
-
-    task: TaskPublic
-
-
-class Pagination(Struct):
-    """Where a page is."""
-
-    page: int
-    per_page: int
-    total: int
-    pages: int
-
-
 class TaskPage(Struct):
-    """The response with a page of tasks."""
-
     tasks: list[TaskPublic]
-    pagination: Pagination
+    pagination: dict[str, int]
 
 
 Authenticated = Request[UUID, Token, Any]
 
 
 async def retrieve_user(token: Token, _: ASGIConnection[Any, Any, Any, Any]) -> UUID | None:
-    """Return the user that a token names."""
     return UUID(token.sub)
 
 
-def one(task: Task) -> OneTask:
-    """Return the response with a task."""
-    return OneTask(convert(task, TaskPublic, from_attributes=True))
+def one(task: Task) -> dict[str, TaskPublic]:
+    return {"task": convert(task, TaskPublic, from_attributes=True)}
 
 
 async def find(db_session: AsyncSession, user: UUID, task_id: UUID) -> Task:
-    """Return one of the user's tasks."""
     task = await db_session.scalar(select(Task).where(Task.id == task_id, Task.user_id == user))
     if task is None:
         raise NotFoundException
@@ -117,17 +89,15 @@ async def list_tasks(
     page: Annotated[int, Parameter(ge=1)] = 1,
     per_page: Annotated[int, Parameter(le=100)] = 20,
 ) -> TaskPage:
-    """List a page of the user's tasks, newest first."""
     total = await db_session.scalar(select(func.count()).select_from(Task).where(Task.user_id == request.user)) or 0
     newest_first = select(Task).where(Task.user_id == request.user).order_by(Task.created_at.desc(), Task.id.desc())
     tasks = (await db_session.scalars(newest_first.offset((page - 1) * per_page).limit(per_page))).all()
     found = convert(tasks, list[TaskPublic], from_attributes=True)
-    return TaskPage(found, Pagination(page, per_page, total, math.ceil(total / per_page)))
+    return TaskPage(found, {"page": page, "per_page": per_page, "total": total, "pages": math.ceil(total / per_page)})
 
 
 @post("/tasks")
-async def create_task(request: Authenticated, db_session: AsyncSession, data: TaskCreate) -> OneTask:
-    """Create a task."""
+async def create_task(request: Authenticated, db_session: AsyncSession, data: TaskCreate) -> dict[str, TaskPublic]:
     now = datetime.now(UTC)
     task = Task(user_id=request.user, created_at=now, updated_at=now, **structs.asdict(data))
     db_session.add(task)
@@ -136,14 +106,14 @@ async def create_task(request: Authenticated, db_session: AsyncSession, data: Ta
 
 
 @get("/tasks/{task_id:uuid}")
-async def show_task(request: Authenticated, db_session: AsyncSession, task_id: UUID) -> OneTask:
-    """Show a task."""
+async def show_task(request: Authenticated, db_session: AsyncSession, task_id: UUID) -> dict[str, TaskPublic]:
     return one(await find(db_session, request.user, task_id))
 
 
 @put("/tasks/{task_id:uuid}")
-async def update_task(request: Authenticated, db_session: AsyncSession, task_id: UUID, data: TaskUpdate) -> OneTask:
-    """Update a task."""
+async def update_task(
+    request: Authenticated, db_session: AsyncSession, task_id: UUID, data: TaskUpdate
+) -> dict[str, TaskPublic]:
     task = await find(db_session, request.user, task_id)
     for name, value in structs.asdict(data).items():
         if value is not UNSET:

@@ -15,10 +15,7 @@ opened: list[asyncpg.Pool] = []
 
 
 class Bearer(AuthenticationHandler):
-    """Knows the user by the token."""
-
     def authenticate(self, request: Request) -> Identity | None:
-        """Return the identity of a valid token's user."""
         user = user_of(self.token_getter.get_token(request))
         return Identity(claims={"sub": str(user)}) if user else None
 
@@ -28,25 +25,21 @@ app.configure_authentication(Bearer(token_getter=BearerGetter()))
 
 @app.startup_handler
 async def start() -> None:
-    """Connect to the database."""
     opened.append(await open_pool())
 
 
 def respond(value: object, status: int = 200) -> Response:
-    """Return a response of JSON; None is a 404."""
     if value is None:
         status, value = 404, {"error": "Task not found"}
     return Response(status_code=status, headers=JSON, description=orjson.dumps(value))
 
 
 def user_id(request: Request) -> UUID:
-    """Return the user whose token was checked."""
     return UUID(request.identity.claims["sub"])
 
 
 @app.get("/tasks", auth_required=True)
 async def list_tasks(request: Request) -> Response:
-    """List a page of the user's tasks."""
     page, per_page = (
         int(request.query_params.get(name, default)) for name, default in (("page", "1"), ("per_page", "20"))
     )
@@ -55,19 +48,16 @@ async def list_tasks(request: Request) -> Response:
 
 @app.post("/tasks", auth_required=True)
 async def create_task(request: Request, body: TaskCreate) -> Response:
-    """Create a task."""
     return respond(await create(opened[0], user_id(request), body), 201)
 
 
 @app.get("/tasks/:task_id", auth_required=True)
 async def show_task(request: Request) -> Response:
-    """Show a task."""
     return respond(await get(opened[0], user_id(request), UUID(request.path_params["task_id"])))
 
 
 @app.put("/tasks/:task_id", auth_required=True)
 async def update_task(request: Request, body: TaskUpdate) -> Response:
-    """Update a task."""
     return respond(await update(opened[0], user_id(request), UUID(request.path_params["task_id"]), body))
 
 

@@ -14,19 +14,15 @@ app = Sanic("todo", dumps=orjson.dumps, loads=orjson.loads)
 
 @app.before_server_start
 async def start(application: Sanic) -> None:
-    """Connect to the database."""
     application.ctx.pool = await open_pool()
 
 
 @app.exception(ValidationError)
 async def refuse(_: Request, error: ValidationError) -> HTTPResponse:
-    """Say what is wrong with a body."""
     return json({"error": error.errors(include_context=False, include_url=False)}, 400)
 
 
 def protected(handler: Callable[..., Awaitable[HTTPResponse]]) -> Callable[..., Awaitable[HTTPResponse]]:
-    """Give a handler the pool and the user that the token names."""
-
     @wraps(handler)
     async def check(request: Request, *arguments: object, **names: object) -> HTTPResponse:
         if (user := user_of(request.token)) is None:
@@ -39,7 +35,6 @@ def protected(handler: Callable[..., Awaitable[HTTPResponse]]) -> Callable[..., 
 @app.get("/tasks")
 @protected
 async def list_tasks(request: Request, user: UUID) -> HTTPResponse:
-    """List a page of the user's tasks."""
     page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
     return json(await list_page(request.app.ctx.pool, user, page, per_page))
 
@@ -47,14 +42,12 @@ async def list_tasks(request: Request, user: UUID) -> HTTPResponse:
 @app.post("/tasks")
 @protected
 async def create_task(request: Request, user: UUID) -> HTTPResponse:
-    """Create a task."""
     return json(await create(request.app.ctx.pool, user, TaskCreate.model_validate(request.json)), 201)
 
 
 @app.get("/tasks/<task_id:uuid>")
 @protected
 async def show_task(request: Request, user: UUID, task_id: UUID) -> HTTPResponse:
-    """Show a task."""
     task = await get(request.app.ctx.pool, user, task_id)
     if task is None:
         raise NotFound
@@ -64,7 +57,6 @@ async def show_task(request: Request, user: UUID, task_id: UUID) -> HTTPResponse
 @app.put("/tasks/<task_id:uuid>")
 @protected
 async def update_task(request: Request, user: UUID, task_id: UUID) -> HTTPResponse:
-    """Update a task."""
     task = await update(request.app.ctx.pool, user, task_id, TaskUpdate.model_validate(request.json))
     if task is None:
         raise NotFound
