@@ -1,1 +1,1 @@
-"""`make bench`: the server next to its peers and its baseline, on one machine and one PostgreSQL."""
+"""``make bench``: compare the server with peers and a baseline, on one machine and one PostgreSQL."""

@@ -1,9 +1,8 @@
-"""The PostgreSQL that everybody shares, and the users and tasks in it."""
+"""The PostgreSQL that all servers share, and its users and tasks."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +16,21 @@ from tests.support.services import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-USERS = 64  # who ask in turn
-TASKS_EACH = 100  # of every user but the large ones
-LARGE = 2**24  # the number of the first of these
-ROTATING = 4  # tasks of each user who asks
+USERS = 64  # that send requests
+TASKS_EACH = 100
+LARGE = 2**24  # number of the first user with more tasks
+ROTATING = 4  # tasks of each user in the requests for one task
 _PREFIX = "00000000-0000-4000-8000-"
 
 
 def user_id(number: int) -> str:
-    """Return the id of a user; the users are numbered from 0."""
+    """Return the id of a user; users are numbered from 0."""
     return f"{_PREFIX}{number:012x}"
 
 
 @contextmanager
 def postgresql_server() -> Iterator[str]:
-    """The URL of TEST_DATABASE_URL's server, or of one of this run: on TCP, and on the cores of this thread."""
-    if url := os.environ.get("TEST_DATABASE_URL"):
-        print("TEST_DATABASE_URL: that PostgreSQL is not pinned to a core")
-        yield url
-        return
+    """Run a PostgreSQL on this thread's cores."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
@@ -46,21 +41,20 @@ def postgresql_server() -> Iterator[str]:
 
 @contextmanager
 def filled_database(server_url: str, total: int, large: tuple[int, ...] = ()) -> Iterator[str]:
-    """Make a migrated database of so many tasks: some users have a large number of them, all others a hundred each."""
-    users = (total - sum(large)) // TASKS_EACH
+    """Create a database with ``total`` tasks: single users have ``large`` numbers, the others ``TASKS_EACH``."""
     with new_postgresql_database(server_url) as url:
         migrate(url)
-        _add_users(url, 0, users, TASKS_EACH)
+        _add_users(url, 0, (total - sum(large)) // TASKS_EACH, TASKS_EACH)
         for number, count in enumerate(large, LARGE):
             _add_users(url, number, 1, count)
-        execute(url, "ALTER TABLE tasks SET (autovacuum_enabled = false)")  # ``tidy`` does it between measurements
+        execute(url, "ALTER TABLE tasks SET (autovacuum_enabled = false)")  # tidy() vacuums between measurements
         execute(url, "VACUUM ANALYZE")
         execute(url, "CHECKPOINT")
         yield url
 
 
 def _add_users(url: str, first: int, users: int, tasks_each: int) -> None:
-    """Add users, and tasks of them in turn; times have milliseconds, which is all that JavaScript's have."""
+    """Add users and their tasks; times have whole milliseconds, because JavaScript cannot show more."""
     execute(
         url,
         f"INSERT INTO users SELECT ('{_PREFIX}' || lpad(to_hex(n), 12, '0'))::uuid, 'user' || n || '@example.com',"
@@ -78,26 +72,23 @@ def _add_users(url: str, first: int, users: int, tasks_each: int) -> None:
 
 
 def rotating_tasks(url: str) -> list[tuple[str, str]]:
-    """Return users in turn, each time with another task, one that is on no first page."""
-    rows = execute(
-        url,
-        "SELECT user_id::text, id::text FROM (SELECT user_id, id, row_number() OVER"
-        " (PARTITION BY user_id ORDER BY created_at DESC, id DESC) AS place FROM tasks"
-        " WHERE user_id = ANY(%s::uuid[]) AND title <> %s) AS placed"
-        " WHERE place BETWEEN 51 AND 50 + %s ORDER BY place, user_id",
-        ([user_id(number) for number in range(USERS)], CREATED_TITLE, ROTATING),
+    """Return pairs of a user and an old task, each user in turn."""
+    oldest = (
+        "SELECT user_id::text, id::text FROM tasks WHERE user_id = ANY(%s::uuid[])"
+        " AND title <> %s ORDER BY created_at LIMIT %s"
     )
-    return [(user, task) for user, task in rows]
+    users = [user_id(number) for number in range(USERS)]
+    return [(user, task) for user, task in execute(url, oldest, (users, CREATED_TITLE, ROTATING * USERS))]
 
 
 def tidy(url: str) -> None:
-    """Leave the tables as they were before anything was created or changed."""
+    """Delete created tasks and dead rows."""
     execute(url, "DELETE FROM tasks WHERE title = %s", (CREATED_TITLE,))
     execute(url, "VACUUM ANALYZE tasks")
 
 
 def execute(url: str, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-    """Run a statement, and return its rows."""
+    """Run a statement and return its rows."""
     connection = psycopg2.connect(url)
     connection.autocommit = True
     try:

@@ -1,138 +1,108 @@
-"""What is not compared with peers: start, memory, logins, and how cost grows with the number of tasks."""
+"""Measure what is not compared with peers: start, logins, and the cost of many tasks."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
 import bcrypt
 
-from benchmarks.database import LARGE, execute, filled_database, rotating_tasks, tidy, user_id
-from benchmarks.machine import CORES, SERVER_CORE, on
-from benchmarks.measure import wrk
-from benchmarks.operations import make_token, operations
+from benchmarks.database import LARGE, execute, filled_database, rotating_tasks, user_id
+from benchmarks.measure import QUICK, ROUNDS, SECONDS, measure
+from benchmarks.operations import PAGE_1, make_token, operations
 from benchmarks.smoke import call
-from benchmarks.subjects import OURS, running
-from tests.support.processes import PROJECT
+from benchmarks.subjects import CORES, OURS, SERVER_CORE, on, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.measure import Options
     from benchmarks.subjects import Server
 
+SMALL, TOTAL, DEEP = (10_000, 50_000, 10_000) if QUICK else (10_000, 1_000_000, 100_000)
 PASSWORD = "Correct-horse-7"  # noqa: S105
-BCRYPT_ROUNDS = 12
-STARTS = 5
-STEP = 10  # a user has so many times as many tasks as the one before
-TIMES = 15  # that each list is asked for
+LOGIN_ROUNDS, LOGINS = (1, 4) if QUICK else (12, 16)
+TIMES = 15  # that each list is requested
 
 
-@dataclass
-class Extras:
-    """The figures; ratios are None until they are measured."""
-
-    small: int
-    large: int
-    deep: int
-    start_seconds: float = 0
-    memory: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    logins: float | None = None
-    logins_per_second: float = 0
-    growth: dict[str, float | None] = field(default_factory=dict)
-    page_ms: float = 0
-    whole_list_ms: dict[int, float] = field(default_factory=dict)
-    whole_list_growth: float | None = None
-
-
-def measure_start(extras: Extras, url: str, folder: Path, options: Options) -> None:
-    """Start the server some times, on a migrated database, and take the time to the first 200."""
+def start_seconds(url: str, folder: Path) -> float:
+    """Return the time from the start of the process to its first 200, on a migrated database."""
     found = []
-    for _ in range(1 if options.quick else STARTS):
+    for _ in range(5):
         started = time.perf_counter()
         with on(SERVER_CORE), running(OURS, url, folder) as server:
-            assert call(server.port, "GET", "/health")[0] == 200
+            _call(server, "/health")
             found.append(time.perf_counter() - started)
-    extras.start_seconds = median(found)
+    return median(found)
 
 
-def measure_logins(extras: Extras, url: str, folder: Path, options: Options) -> None:
-    """Log in from many clients at a server on all cores, and let bcrypt alone check as many passwords, in turns."""
-    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(BCRYPT_ROUNDS)).decode()
-    execute(url, "UPDATE users SET password_hash = %s WHERE id = %s", (hashed, user_id(0)))
-    count = len(CORES) * (2 if options.quick else 8)
+def login_ratio(url: str, folder: Path) -> float:
+    """Return the logins per second ÷ the passwords per second that bcrypt alone verifies, both on all cores."""
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12))
+    execute(url, "UPDATE users SET password_hash = %s WHERE id = %s", (hashed.decode(), user_id(0)))
     body = json.dumps({"email": "user0@example.com", "password": PASSWORD})
-    with on(set(CORES)), running(OURS, url, folder, BCRYPT_ROUNDS=str(BCRYPT_ROUNDS)) as server:
-        pairs = [(_logins(server, body, count), _bcrypt_alone(count)) for _ in range(1 if options.quick else 12)]
-    extras.logins = _ratio(pairs)
-    extras.logins_per_second = median(rate for rate, _ in pairs)
+    with on(set(CORES)), running(OURS, url, folder) as server:
+        pairs = [
+            (
+                _seconds(lambda _: call(server.port, "POST", "/api/auth/login", "", body)[0] == 200),
+                _seconds(lambda _: bcrypt.checkpw(PASSWORD.encode(), hashed)),
+            )
+            for _ in range(LOGIN_ROUNDS)
+        ]
+    return median(alone / logins for logins, alone in pairs)
 
 
-def _logins(server: Server, body: str, count: int) -> float:
-    with ThreadPoolExecutor(4 * len(CORES)) as crowd:
+def _seconds(work: Callable[[int], bool]) -> float:
+    with ThreadPoolExecutor(4 * len(CORES)) as threads:
         started = time.perf_counter()
-        asked = [crowd.submit(call, server.port, "POST", "/api/auth/login", "", body) for _ in range(count)]
-        assert {one.result()[0] for one in asked} == {200}
-        return count / (time.perf_counter() - started)
+        assert all(threads.map(work, range(LOGINS)))
+        return time.perf_counter() - started
 
 
-def _bcrypt_alone(count: int) -> float:
-    command = (sys.executable, "-m", "benchmarks.baselines.bcrypt_alone", str(count), str(BCRYPT_ROUNDS))
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
-    return float(done.stdout)
+def growth(server_url: str, small_url: str, folder: Path) -> dict[str, list[float]]:
+    """Compare servers on a small and a large table, and lists of users with few and many tasks.
 
-
-def measure_growth(extras: Extras, server_url: str, small_url: str, folder: Path, options: Options) -> None:
-    """Run one server on the small table and one on a large one, and compare them in turns."""
-    deep = [extras.deep // STEP**2, extras.deep // STEP, extras.deep]
+    Returns:
+        ``large_table``: the time of each operation ÷ that on the small table. ``page_1``: the milliseconds of page 1
+        of the user with the most tasks. ``whole_list``: the time per task of this user's whole list ÷ that of a
+        user with a hundredth of the tasks.
+    """
+    many = (DEEP // 100, DEEP)
     with ExitStack() as stack:
-        large_url = stack.enter_context(filled_database(server_url, extras.large, tuple(deep)))
-        urls = {"large": large_url, "small": small_url}
+        urls = (stack.enter_context(filled_database(server_url, TOTAL, many)), small_url)
         with on(SERVER_CORE):
-            servers = {name: stack.enter_context(running(OURS, url, folder)) for name, url in urls.items()}
-        _compare_sizes(extras, urls, servers, folder, options)
-        _time_lists(extras, servers["large"], deep)
+            servers = [stack.enter_context(running(OURS, url, folder)) for url in urls]
+        few_token, many_token = (make_token(user_id(LARGE + place)) for place in range(len(many)))
+        pages = [_call(servers[0], PAGE_1, many_token) for _ in range(TIMES)]
+        lists = [
+            _call(servers[0], "/api/tasks", many_token) / 100 / _call(servers[0], "/api/tasks", few_token)
+            for _ in range(TIMES)
+        ]
+        return {
+            "large_table": _compare_tables(servers, urls, folder),
+            "page_1": [1000 * median(pages)],
+            "whole_list": [median(lists)],
+        }
 
 
-def _compare_sizes(
-    extras: Extras, urls: dict[str, str], servers: dict[str, Server], folder: Path, options: Options
-) -> None:
-    asked = {name: operations(rotating_tasks(url)) for name, url in urls.items()}
-    for index, operation in enumerate(asked["small"]):
-        pairs = []
-        for number in range(1 + (1 if options.quick else 2 * options.rounds)):
-            found = {}
-            for name in sorted(urls, reverse=number % 2 == 0):
-                said = wrk(servers[name], asked[name][index], folder, concurrency=1, seconds=options.seconds / 2)
-                found[name] = said["seconds"] / said["requests"]
-                servers[name].rest()
-                if operation.writes:
-                    tidy(urls[name])
-            pairs.append((found["large"], found["small"]))
-        extras.growth[operation.name] = _ratio(pairs[1:])  # the first is to warm up
+def _compare_tables(servers: list[Server], urls: tuple[str, ...], folder: Path) -> list[float]:
+    medians = []
+    for pair in zip(*(operations(rotating_tasks(url)) for url in urls), strict=True):
+        ratios = []
+        for number in range(1 + 2 * ROUNDS):  # the first round warms up
+            rates = [0.0, 0.0]
+            for place in (0, 1) if number % 2 else (1, 0):
+                rates[place] = measure(servers[place], pair[place], urls[place], folder, 1, SECONDS / 2).rate
+            ratios.append(rates[1] / rates[0])
+        medians.append(median(ratios[1:]))
+    return medians
 
 
-def _time_lists(extras: Extras, server: Server, deep: list[int]) -> None:
-    """Time page 1 of the user with the most tasks, and whole lists, which must grow no more than their users' tasks."""
-    tokens = [make_token(user_id(LARGE + place)) for place in range(len(deep))]
-    extras.page_ms = 1000 * median(_time(server, "/tasks?page=1&per_page=20", tokens[-1]) for _ in range(TIMES))
-    rows = [[_time(server, "/api/tasks", token) for token in tokens] for _ in range(TIMES)]
-    extras.whole_list_ms = {count: 1000 * median(row[index] for row in rows) for index, count in enumerate(deep)}
-    extras.whole_list_growth = _ratio([(row[-1] / deep[-1], row[0] / deep[0]) for row in rows])
-
-
-def _ratio(pairs: list[tuple[float, float]]) -> float:
-    return median(first / second for first, second in pairs)
-
-
-def _time(server: Server, path: str, token: str) -> float:
+def _call(server: Server, path: str, token: str = "") -> float:
     started = time.perf_counter()
     assert call(server.port, "GET", path, token)[0] == 200
     return time.perf_counter() - started

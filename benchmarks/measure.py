@@ -1,4 +1,4 @@
-"""Rounds of measurements: every subject in turn, each for a short time, in an order that moves on each round."""
+"""Measure servers with wrk, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -7,121 +7,80 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.database import tidy
-from benchmarks.subjects import BASELINE, PATIENCE_SECONDS, Server
+from benchmarks.operations import BODIES, Operation, make_token
 
 if TYPE_CHECKING:
-    from benchmarks.operations import Operation
+    from benchmarks.subjects import Server
 
-SCRIPT = Path(__file__).parent / "requests.lua"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much is measured."""
-
-    quick: bool
-    rounds: int
-    seconds: float
-    concurrencies: tuple[int, ...]
-
-    @classmethod
-    def from_environment(cls) -> Options:
-        """Read QUICK, ROUNDS, SECONDS and CONCURRENCY."""
-        quick = bool(os.environ.get("QUICK"))
-        given = os.environ.get("CONCURRENCY", "32" if quick else "32,100")
-        return cls(
-            quick,
-            int(os.environ.get("ROUNDS", "1" if quick else "7")),
-            float(os.environ.get("SECONDS", "0.1" if quick else "1.5")),
-            tuple(int(number) for number in given.split(",")),
-        )
+QUICK = bool(os.environ.get("QUICK"))
+ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "7"))
+SECONDS = float(os.environ.get("SECONDS", "0.5" if QUICK else "1.5"))
+WARM_UP_SECONDS = 0.5
+CONNECTIONS = (32,) if QUICK else (32, 100)
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one subject did in one short time; times in milliseconds, ``busy`` is the share of its core."""
+class Measurement(NamedTuple):
+    """One short measurement of one server; times are in milliseconds."""
 
     subject: str
     operation: str
-    concurrency: int
-    round: int
+    connections: int
     rate: float
     p50: float
     p99: float
     cpu: float
-    busy: float
 
 
-def wrk(server: Server, operation: Operation, folder: Path, *, concurrency: int, seconds: float) -> Any:
-    """Send requests of one operation for a time, and return what wrk says.
+def measure(
+    server: Server, operation: Operation, url: str, folder: Path, connections: int, seconds: float
+) -> Measurement:
+    """Send requests of one operation to one server for some seconds, and undo what they wrote.
 
     Raises:
-        RuntimeError: if a request failed.
+        RuntimeError: if a request failed, or none was finished.
     """
-    # Its own duration has whole seconds only; SIGINT ends it as the end of that does.
+    before = server.cpu_seconds()
+    requests = folder / "requests"
+    requests.write_text("".join(f"{make_token(user)} {path}\n" for user, path in operation.requests), "utf-8")
+    # -d has whole seconds only. SIGINT ends wrk in the same way as the end of -d.
     process = subprocess.Popen(
         (
-            *("wrk", "-t1", f"-c{concurrency}", "-d60s", "--timeout", "10s", "--latency"),
-            *("-s", str(SCRIPT), f"http://127.0.0.1:{server.port}/", "--"),
-            *(operation.method, str(operation.write_requests(folder)), operation.body),
+            *("wrk", "-t1", f"-c{connections}", "-d60s", "--timeout", "10s", "--latency"),
+            *("-s", str(Path(__file__).parent / "requests.lua"), f"http://127.0.0.1:{server.port}/", "--"),
+            *(operation.method, str(requests), operation.body),
         ),
         stdout=subprocess.PIPE,
         text=True,
     )
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    said = json.loads(output.strip().splitlines()[-1])
-    if not said["errors"] and not said["requests"] and seconds < PATIENCE_SECONDS:  # the machine has other work
-        return wrk(server, operation, folder, concurrency=concurrency, seconds=4 * seconds)
-    if said["errors"] or not said["requests"]:
+    output, _ = process.communicate(timeout=30)
+    used = server.cpu_seconds() - before
+    found = json.loads(output.strip().splitlines()[-1])  # printed by requests.lua
+    if found["errors"] or not found["requests"]:
         raise RuntimeError(f"{server.subject.name}, {operation.name}: {output}")
-    return said
-
-
-def measure(server: Server, operation: Operation, url: str, folder: Path, seconds: float, **kind: int) -> Measurement:
-    """Measure one server; ``kind`` is the concurrency and the round."""
-    used = server.cpu_seconds()
-    said = wrk(server, operation, folder, concurrency=kind["concurrency"], seconds=seconds)
-    used = server.cpu_seconds() - used
     server.rest()
-    if operation.writes:
+    if operation.name in BODIES:
         tidy(url)
-    return Measurement(
-        subject=server.subject.name,
-        operation=operation.name,
-        rate=said["requests"] / said["seconds"],
-        p50=said["p50"],
-        p99=said["p99"],
-        cpu=1000 * used / said["requests"],
-        busy=used / said["seconds"],
-        **kind,
-    )
+    rate, cpu = found["requests"] / found["seconds"], 1000 * used / found["requests"]
+    return Measurement(server.subject.name, operation.name, connections, rate, found["p50"], found["p99"], cpu)
 
 
-def rounds(
-    servers: list[Server],
-    asked: tuple[tuple[Operation, Operation], ...],
-    url: str,
-    folder: Path,
-    options: Options,
-) -> list[Measurement]:
-    """Warm the servers up, then measure them in interleaved rounds; each operation comes with the baseline's."""
-    found = []
-    for number in range(1 if options.quick else 0, options.rounds + 1):
-        warming = number == 0
-        turn = number * len(servers) // (options.rounds + 1)
-        order = servers[turn:] + servers[:turn]
-        for operation, of_baseline in asked:
-            for concurrency in (32,) if warming else options.concurrencies:
-                for server in order:
-                    sent = of_baseline if server.subject is BASELINE else operation
-                    seconds = options.seconds / 4 if warming else options.seconds
-                    found.append(measure(server, sent, url, folder, seconds, concurrency=concurrency, round=number))
-        print(f"{'warmed up' if warming else f'round {number} of {options.rounds}'}", flush=True)
-    return [one for one in found if one.round > 0]
+def measure_rounds(servers: list[Server], operations: list[Operation], url: str, folder: Path) -> list[Measurement]:
+    """Measure every server in each round, in an order that rotates; a first, short round warms them up."""
+    found: list[Measurement] = []
+    for number in range(ROUNDS + 1):
+        turn = number * len(servers) // (ROUNDS + 1)
+        measured = [
+            measure(server, operation, url, folder, connections, SECONDS if number else WARM_UP_SECONDS)
+            for operation in operations
+            for connections in CONNECTIONS
+            for server in servers[turn:] + servers[:turn]
+        ]
+        found += measured if number else []
+        print(f"round {number} of {ROUNDS}" if number else "warmed up", flush=True)
+    return found

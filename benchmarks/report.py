@@ -1,45 +1,130 @@
-"""The figures as tables: a page for people, a sentence for README.md, and everything in a file beside the code."""
+"""``python -m benchmarks.report FILE``: write docs/performance.md, its chart and README.md from a run's results.
+
+Ratios are formed within a round; each figure is the median over the rounds.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import sys
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.operations import NAMES
-from benchmarks.subjects import SUBJECTS
-from benchmarks.targets import CONNECTIONS, RATES, rate, ratios
+from benchmarks.subjects import BASELINE, BLACKSHEEP, FASTAPI, FASTIFY, FLASK, NO_LOG, OURS, PYTHON_PEERS, SUBJECTS
+from tests.support.processes import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from benchmarks.extras import Extras
-    from benchmarks.figures import Figures
-    from benchmarks.measure import Measurement, Options
-    from benchmarks.targets import Target
+    from collections.abc import Iterable
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
-KINDS: dict[str, tuple[str, Callable[[Measurement], float]]] = {
-    "Requests/s": (",.0f", lambda one: one.rate),
-    "p50, ms": (".2f", lambda one: one.p50),
-    "p99, ms": (".2f", lambda one: one.p99),
-    "Processor time per request, ms": (".3f", lambda one: one.cpu),
-    "Share of its core that the server used": (".0%", lambda one: one.busy),
-}
+RATES = {BLACKSHEEP.name: 1.25, BLACKSHEEP.name + NO_LOG: 1.1, FASTAPI.name: 6, FLASK.name: 5}
+CONNECTIONS = 32  # of figures that name no other number
+HEAD = ["List of 20", "One task", "Create", "Update"]
+CHART = [subject.name for subject in SUBJECTS if NO_LOG not in subject.name]
+GREY = "#747d87"  # readable on white and on black
 Table = list[list[str]]
 
 
-@dataclass(frozen=True)
-class Results:
-    """All that a run found."""
+class Figures:
+    """The measurements of a run."""
 
-    options: Options
-    machine: dict[str, str]
-    versions: dict[str, str]
-    left_out: list[str]
-    figures: Figures
-    extras: Extras
-    targets: list[Target]
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.connections = sorted({one["connections"] for one in results["measurements"]})
+        self._series: dict[tuple[str, str, int], list[dict[str, float]]] = {}
+        for one in results["measurements"]:
+            self._series.setdefault((one["subject"], one["operation"], one["connections"]), []).append(one)
+
+    def __contains__(self, subject: str) -> bool:
+        return (subject, NAMES[0], self.connections[0]) in self._series
+
+    def medians(self, subject: str, kind: str) -> list[float]:
+        """Return the median of one kind, such as "rate", for each operation."""
+        return [median(one[kind] for one in self._series[subject, name, CONNECTIONS]) for name in NAMES]
+
+    def ratios(
+        self, upper: str, lower: str, kind: str, connections: int = CONNECTIONS, lower_kind: str = ""
+    ) -> list[float]:
+        """Return the median ratio of two servers' figures for each operation."""
+        return [
+            median(
+                one[kind] / other[lower_kind or kind]
+                for one, other in zip(
+                    self._series[upper, name, connections], self._series[lower, name, connections], strict=True
+                )
+            )
+            for name in NAMES
+        ]
+
+
+def targets(results: dict[str, Any], figures: Figures) -> Table:
+    """Return the table of targets; figures that miss the limit are bold."""
+    ours, peers = OURS.name, [peer.name for peer in PYTHON_PEERS if peer.name in figures]
+    rows = [["Target", "Limit", *HEAD]]
+
+    def add(name: str, limit: str, values: Iterable[float]) -> None:
+        sign, number = limit.split()[:2]
+        cells = [f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in values]
+        missed = [value < float(number) if sign == "≥" else value > float(number) for value in values]
+        cells = [f"**{cell}**" if miss else cell for cell, miss in zip(cells, missed, strict=True)]
+        rows.append([name, limit, *cells, *[""] * (len(HEAD) - len(cells))])
+
+    for peer, factor in RATES.items():
+        if peer in figures:
+            add(f"requests/s ÷ {peer}", f"≥ {factor}", figures.ratios(ours, peer, "rate"))
+    if FASTIFY.name in figures:
+        add(f"{FASTIFY.name}'s processor time ÷ ours", "≥ 0.5", figures.ratios(FASTIFY.name, ours, "cpu"))
+    add("processor time ÷ baseline", "≤ 2", figures.ratios(ours, BASELINE.name, "cpu"))
+    for count in figures.connections:
+        rates = [figures.ratios(ours, peer, "rate", count) for peer in peers]
+        tails = [figures.ratios(peer, ours, "p99", count) for peer in peers]
+        spread = figures.ratios(ours, ours, "p99", count, lower_kind="p50")
+        add(f"requests/s ÷ best Python peer, {count} connections", "≥ 1", list(map(min, *rates)))
+        add(f"best Python peer's p99 ÷ ours, {count} connections", "≥ 1", list(map(min, *tails)))
+        add(f"p99 ÷ p50, {count} connections", "≤ 2", spread)
+    add("start to first 200", "≤ 0.7 s", results["start"])
+    add("idle memory (RSS)", "≤ 75 MB", [results["memory"][ours]])
+    add("logins/s ÷ bcrypt alone", "≥ 0.95", results["logins"])
+    add("time with 1,000,000 tasks ÷ with 10,000", "≤ 1.2", results["large_table"])
+    add("page 1 of 100,000 tasks", "≤ 50 ms", results["page_1"])
+    add("whole list, time per task, 100 times the tasks", "≤ 1.2", results["whole_list"])
+    return rows
+
+
+def servers(results: dict[str, Any], figures: Figures) -> Table:
+    """Return a row for each server: requests/s, p99 and processor time of each operation, and its memory."""
+    rows = [["Server", "With", *HEAD, "MB"]]
+    for subject in SUBJECTS:
+        if subject.name in figures:
+            kinds = (figures.medians(subject.name, kind) for kind in ("rate", "p99", "cpu"))
+            cells = [f"{rate:,.0f} / {p99:.0f} / {cpu:.2f}" for rate, p99, cpu in zip(*kinds, strict=True)]
+            rows.append([subject.name, subject.setup, *cells, f"{results['memory'][subject.name]:.0f}"])
+    return rows
+
+
+def chart(figures: Figures) -> str:
+    """Return an SVG with the means of the operations for each server."""
+    names = [name for name in CHART if name in figures]
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {24 * len(names) + 36}" fill="{GREY}"'
+        ' font-family="system-ui, sans-serif" font-size="12">'
+    ]
+    kinds = (
+        ("rate", "Requests/s, mean of four operations", ",.0f"),
+        ("cpu", "Processor time per request, ms, mean", ".2f"),
+    )
+    for left, (kind, title, form) in zip((160, 490), kinds, strict=True):
+        values = [mean(figures.medians(name, kind)) for name in names]
+        lines.append(f'<text x="{left}" y="20" font-weight="bold">{title}</text>')
+        for row, (name, value) in enumerate(zip(names, values, strict=True)):
+            y, width = 24 * row + 32, 240 * value / max(values)
+            colour = ' fill="#2f81f7"' if name == OURS.name else ""
+            lines.append(f'<rect x="{left}" y="{y}" width="{width:.1f}" height="18"{colour}/>')
+            lines.append(f'<text x="{left + width + 6:.1f}" y="{y + 13}">{value:{form}}</text>')
+    for row, name in enumerate(names):
+        lines.append(f'<text x="150" y="{24 * row + 45}" text-anchor="end">{name}</text>')
+    return "\n".join([*lines, "</svg>\n"])
 
 
 def markdown(table: Table) -> str:
@@ -48,107 +133,35 @@ def markdown(table: Table) -> str:
     return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n"
 
 
-def write_between(source: Path, written: str, target: Path) -> None:
-    """Write a document with this between its markers."""
+def write_between(source: Path, text: str, target: Path) -> None:
+    """Write a document with this text between its markers."""
     before, _, rest = source.read_text("utf-8").partition(BEGIN)
-    target.write_text(before + BEGIN + written + END + rest.partition(END)[2], "utf-8")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(before + BEGIN + text + END + rest.partition(END)[2], "utf-8")
 
 
-def _target_table(results: Results) -> Table:
-    rows = [["Target", "Limit", "List of 20", "One task", "Create", "Update", "Verdict"]]
-    for target in results.targets:
-        values = {"list": target.values["all"]} if "all" in target.values else target.values
-        cells = [_number(values[name], target.unit) if name in values else "" for name in NAMES]
-        rows.append([target.name, target.bound, *cells, target.verdict])
-    return rows
-
-
-def _number(value: float | None, unit: str) -> str:
-    return "?" if value is None else f"{value:.2f}{unit}" if value < 10 else f"{value:.1f}{unit}"
-
-
-def _main_table(results: Results) -> Table:
-    """Return a row for each server: requests/s, p99 and processor time of each operation, and memory."""
-    rows = [["", "Configuration", "List of 20", "One task", "Create", "Update", "Idle MB"]]
-    kinds: tuple[tuple[str, Callable[[Measurement], float]], ...] = (
-        (",.0f", lambda one: one.rate),
-        (".1f", lambda one: one.p99),
-        (".2f", lambda one: one.cpu),
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Write the pages and the chart into a folder, and print the tables."""
+    figures = Figures(results)
+    alt = "Requests per second, and processor time per request"
+    left_out = f" Left out: {', '.join(results['left_out'])}." if results["left_out"] else ""
+    page = (
+        f"\n![{alt}](performance.svg)\n\n{markdown(targets(results, figures))}\n"
+        f"{CONNECTIONS} connections: requests/s / p99 in ms / processor time per request in ms. MB: idle memory."
+        f"\n\n{markdown(servers(results, figures))}\n{results['conditions']}.{left_out}\n\n"
     )
-    for subject in SUBJECTS:
-        if results.figures.has(subject.name):
-            cells = []
-            for operation in NAMES:
-                values = [results.figures.middle(subject.name, operation, CONNECTIONS, of) or 0 for _, of in kinds]
-                cells.append(" / ".join(format(value, form) for value, (form, _) in zip(values, kinds, strict=True)))
-            memory = results.extras.memory[subject.name]["idle"]["rss"]
-            rows.append([subject.title, subject.configuration, *cells, f"{memory:.0f}"])
-    return rows
-
-
-def _kind_table(results: Results, form: str, of: Callable[[Measurement], float]) -> Table:
-    """Return one kind of figure for every server: medians, an operation and a number of connections each column."""
-    columns = [(operation, count) for operation in NAMES for count in results.options.concurrencies]
-    rows = [["", *(f"{operation}, {count}" for operation, count in columns)]]
-    for subject in SUBJECTS:
-        if results.figures.has(subject.name):
-            values = [results.figures.middle(subject.name, operation, count, of) for operation, count in columns]
-            rows.append([subject.name, *("" if value is None else format(value, form) for value in values)])
-    return rows
-
-
-def _memory_table(results: Results) -> Table:
-    rows = [["", "idle, RSS", "idle, PSS", "after load, RSS", "after load, PSS"]]
-    for name, found in results.extras.memory.items():
-        rows.append([name, *(f"{megabytes:.0f}" for kinds in found.values() for megabytes in kinds.values())])
-    return rows
-
-
-def _facts(results: Results) -> str:
-    extras, options = results.extras, results.options
-    lists = ", ".join(f"{count:,} tasks in {value:.0f} ms" for count, value in extras.whole_list_ms.items())
-    facts = [
-        f"{options.rounds} rounds of {options.seconds:g} s for each server, operation and number of connections.",
-        f"Logins: {extras.logins_per_second:.1f} a second on all cores, at bcrypt cost 12.",
-        f"The todo contract's whole list: {lists}.",
-        *(f"{name}: {value}." for name, value in results.versions.items()),
-    ]
-    return "".join(f"- {fact}\n" for fact in facts)
-
-
-def everything(results: Results) -> str:
-    """Return every table and fact."""
-    parts = [
-        "# All figures of one run\n",
-        page(results),
-        "Columns below: operation, connections.\n",
-    ]
-    for title, (form, of) in KINDS.items():
-        parts += [f"## {title}\n", markdown(_kind_table(results, form, of))]
-    return "\n".join((*parts, "## Memory, MB\n", markdown(_memory_table(results)), "## Facts\n", _facts(results)))
-
-
-def page(results: Results) -> str:
-    """Return the figures of docs/performance.md."""
-    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    left_out = "".join(f" Left out, because its packages are not installed: {name}." for name in results.left_out)
-    return (
-        f"\n![Requests per second, and processor time per request](performance.svg)\n\n"
-        f"### Targets\n\n{markdown(_target_table(results))}\n"
-        f"### {CONNECTIONS} connections\n\nEach cell: requests/s / p99 in ms / processor time per request in ms.\n\n"
-        f"{markdown(_main_table(results))}\nMachine: {machine}.{left_out}\n\n"
+    print(page)
+    found = {peer: figures.ratios(OURS.name, peer, "rate") for peer in RATES if peer in figures}
+    sentence = "; ".join(f"{min(one):.1f} to {max(one):.1f} times those of {peer}" for peer, one in found.items())
+    summary = (
+        f"\n![{alt}](docs/performance.svg)\n\nRequests per second with {CONNECTIONS} connections on one core,"
+        f" all features and the log on: {sentence} ([docs/performance.md](docs/performance.md)).\n\n"
     )
+    for name, text in (("docs/performance.md", page), ("README.md", summary)):
+        write_between(PROJECT / name, text, folder / name)
+    (folder / "docs" / "performance.svg").write_text(chart(figures), "utf-8")
+    print(f"The results, docs/performance.md, docs/performance.svg and README.md are in {folder}")
 
 
-def summary(results: Results) -> str:
-    """Return README.md's chart and sentence."""
-    parts = []
-    for peer, _ in RATES:
-        values = [value for value in ratios(results.figures, peer, CONNECTIONS, rate).values() if value is not None]
-        if values:
-            parts.append(f"{min(values):.1f} to {max(values):.1f} times those of {peer.name}")
-    return (
-        "\n![Requests per second, and processor time per request](docs/performance.svg)\n\n"
-        f"Requests per second with {CONNECTIONS} connections on one core, all features and the log on:"
-        f" {'; '.join(parts)} ([docs/performance.md](docs/performance.md)).\n\n"
-    )
+if __name__ == "__main__":
+    write(json.loads(Path(sys.argv[1]).read_text("utf-8")), PROJECT)

@@ -1,0 +1,110 @@
+"""``python -m benchmarks.baseline PORT``: the least that a request can cost with this server's parts.
+
+Each request runs the server's own statement through aiopg on the database of DATABASE_URL, and gets a constant response
+of about the server's size. There is no routing, token, validation, JSON, log or limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+import aiopg
+import httptools
+
+from benchmarks.database import rotating_tasks
+from benchmarks.operations import NAMES, QUERIES, compile_statement
+from benchmarks.subjects import POOL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+RESPONSES = {
+    operation: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    for operation, size in {"list": 6600, "one": 340, "create": 340, "update": 340}.items()
+}
+URL = os.environ["DATABASE_URL"]
+Statement = tuple[str, dict[str, Any]]
+responding: set[asyncio.Task[None]] = set()
+
+
+class Recorded(Exception):
+    """Ends a query before it runs."""
+
+
+class Recorder:
+    """A database that records the server's statements."""
+
+    def __init__(self) -> None:
+        self.statements: list[Statement] = []
+
+    async def fetch_all(self, statement: Any, parameters: Mapping[str, Any]) -> Any:
+        """Record a statement."""
+        self.statements.append(compile_statement(statement, parameters))
+        raise Recorded
+
+    fetch_one = fetch_all
+
+
+def record(operation: str) -> Iterator[Statement]:
+    """Return the statements of an operation, for each user and task in turn."""
+    recorder = Recorder()
+    for user, task in rotating_tasks(URL):
+        with suppress(Recorded):
+            QUERIES[operation](cast("Any", recorder), user, task).send(None)
+    return cycle(recorder.statements)
+
+
+class Connection(asyncio.Protocol):
+    """A client that sends its next request after the response to the last one."""
+
+    def __init__(self, pool: aiopg.Pool, statements: Mapping[str, Iterator[Statement]]) -> None:
+        self._pool, self._statements = pool, statements
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse data."""
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the path and query."""
+        self._url = url
+
+    def on_message_complete(self) -> None:
+        """Start a response."""
+        task = asyncio.create_task(self._respond())
+        responding.add(task)  # asyncio itself has only weak references to tasks
+        task.add_done_callback(responding.discard)
+
+    async def _respond(self) -> None:
+        writes = {b"POST": "create", b"PUT": "update"}
+        operation = writes.get(self._parser.get_method()) or ("list" if b"?" in self._url else "one")
+        sql, parameters = next(self._statements[operation])
+        if operation == "create":
+            parameters = parameters | {"id": str(uuid4())}
+        async with self._pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute(sql, parameters)
+            await cursor.fetchall()
+        self._transport.write(RESPONSES[operation])
+
+
+async def main(port: int) -> None:
+    """Serve until the process is stopped."""
+    statements = {operation: record(operation) for operation in NAMES}
+    off: dict[str, Any] = dict.fromkeys(("enable_json", "enable_hstore", "enable_uuid"), False)
+    async with aiopg.create_pool(URL, minsize=POOL, maxsize=POOL, **off) as pool:
+        server = await asyncio.get_running_loop().create_server(lambda: Connection(pool, statements), "127.0.0.1", port)
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
