@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SMALL, TOTAL, DEEP = (10_000, 50_000, 10_000) if QUICK else (10_000, 1_000_000, 100_000)
 PASSWORD = "Correct-horse-7"  # noqa: S105
-LOGIN_ROUNDS, LOGINS = (1, 4) if QUICK else (12, 16)
+LOGIN_ROUNDS, LOGINS = (1, 2 * len(CORES)) if QUICK else (12, 8 * len(CORES))
 TIMES = 15  # that each list is requested
 
 

@@ -80,8 +80,16 @@ def targets(results: dict[str, Any], figures: Figures) -> Table:
         rates = [figures.ratios(ours, peer, "rate", count) for peer in peers]
         tails = [figures.ratios(peer, ours, "p99", count) for peer in peers]
         spread = figures.ratios(ours, ours, "p99", count, lower_kind="p50")
-        add(f"requests/s ÷ best Python peer, {count} connections", "≥ 1", list(map(min, *rates)))
-        add(f"best Python peer's p99 ÷ ours, {count} connections", "≥ 1", list(map(min, *tails)))
+        add(
+            f"requests/s ÷ best Python peer, {count} connections",
+            "≥ 1",
+            [min(values) for values in zip(*rates, strict=True)],
+        )
+        add(
+            f"best Python peer's p99 ÷ ours, {count} connections",
+            "≥ 1",
+            [min(values) for values in zip(*tails, strict=True)],
+        )
         add(f"p99 ÷ p50, {count} connections", "≤ 2", spread)
     add("start to first 200", "≤ 0.7 s", results["start"])
     add("idle memory (RSS)", "≤ 75 MB", [results["memory"][ours]])
