@@ -82,7 +82,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             yield url
 
 
-# For tests whose result no statement decides: a second database would show nothing new.
+# For tests whose result does not depend on a statement: a second database would show nothing new.
 on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
