@@ -23,7 +23,7 @@ coverage: .venv/test ## run every test, and list the lines of server/ that none 
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
-e2e: .venv/e2e ## test with a browser, generated clients and other strangers, and many processes behind nginx
+e2e: .venv/e2e ## test with a browser, generated clients and other third-party tools, and many processes behind nginx
 	.venv/bin/python -m pytest tests/e2e $(IN_TWO) $(ARGS)
 
 faults: .venv/faults ## break the server's parts under load, and check what it promises
@@ -32,10 +32,11 @@ faults: .venv/faults ## break the server's parts under load, and check what it p
 bench: .venv/bench ## compare with peers and a baseline, and write docs/performance.md; QUICK=1 only checks that it works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
-check: .venv/check ## lint, check the format, the types, and the files of .github/ and deploy/compose.yaml
+check: .venv/check ## lint, check the format, the types, the spelling, and the files of .github/ and deploy/compose.yaml
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/codespell --dictionary=- --dictionary=tests/denylist.txt
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml

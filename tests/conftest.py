@@ -82,7 +82,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             yield url
 
 
-# For tests whose result does not depend on a statement: a second database would show nothing new.
+# For tests without a statement that matters: a second database would show nothing new.
 on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -188,7 +188,7 @@ def paths(request: pytest.FixtureRequest) -> Paths:
 
 @pytest.fixture
 def alice(io_loop: IOLoop, client: Client) -> Person:
-    """The user whose tasks a test is about."""
+    """The owner of the tasks in a test."""
     return run(io_loop, Person.register(client, "alice"))
 
 

@@ -16,7 +16,7 @@ from tests.conftest import on_one_database
 from tests.support.client import PATHS, Client, Person
 from tests.support.processes import RUN, SETTINGS, finished, serving, writes_locked
 
-UNPRIVILEGED = 65534  # the user and group "nobody"
+UNPRIVILEGED = 65534  # the system's user and group without rights
 TIMEOUT_SECONDS = 1.0
 
 

@@ -135,7 +135,7 @@ async def test_start_fails_if_the_port_is_taken(tmp_path: Path) -> None:
 
 
 async def test_start_fails_if_the_file_is_not_a_database(tmp_path: Path) -> None:
-    (tmp_path / "todo.db").write_text("dear diary, " * 100, "utf-8")
+    (tmp_path / "todo.db").write_text("my diary, " * 100, "utf-8")
     for process in await fail_to_start(tmp_path, SETTINGS, exit_code=1):
         (line,) = process.events("start_failed")
         assert "file is not a database" in line["reason"]

@@ -19,7 +19,7 @@ def head(method: str, path: str, *lines: str, token: str | None = None) -> bytes
 
 
 def with_body(method: str, path: str, body: bytes, *lines: str, token: str | None = None) -> bytes:
-    """Return the bytes of a request whose ``Content-Length`` is that of its body."""
+    """Return the bytes of a request with its body and the ``Content-Length`` of that."""
     return head(method, path, *lines, f"Content-Length: {len(body)}", token=token) + body
 
 
