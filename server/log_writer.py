@@ -5,6 +5,7 @@ import os
 import select
 import threading
 import time
+from queue import SimpleQueue
 
 import structlog
 
@@ -30,35 +31,35 @@ class LineWriter(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="log", daemon=True)
-        self.lock = threading.RLock()  # the garbage collector may log a warning while a line is queued
-        self._queued = threading.Condition(self.lock)
-        self._queue: list[bytes] = []
-        self._queue_bytes = 0
+        # The garbage collector may log a warning during any call, also in this thread. These two allow for that; a
+        # Condition does not notice a line that is queued between its check and its wait.
+        self.lock = threading.RLock()
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._unwritten = 0  # bytes, including those that are just being written
         self._dropped = 0
         self._dropped_since = ""
-        self._writing = False
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
         """Queue a line, given without its line end."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
+        size = len(data)
         with self.lock:
-            if self._queue_bytes + len(data) > QUEUE_BYTES:
+            # This thread's own lines, the counts of dropped ones, are not dropped.
+            if self._unwritten + size > QUEUE_BYTES and threading.current_thread() is not self:
                 if not self._dropped:
                     self._dropped_since = clock.format_time(clock.now())
                 self._dropped += 1
-                return
-            if not self._queue:
-                self._queued.notify()
-            self._queue.append(data)
-            self._queue_bytes += len(data)
+            else:
+                self._unwritten += size
+                self._queue.put(data)
 
     debug = info = warning = error = critical = write  # structlog calls these
 
     def wait(self, seconds: float = math.inf) -> None:
         """Return once every line is written, the reader has stalled, or this many seconds have passed."""
         started = time.monotonic()
-        while self._queue or self._writing:
+        while self._dropped or self._unwritten:  # in this order: ``run`` queues the count before it sets it to 0
             if time.monotonic() > min(started + seconds, max(started, self._written_at) + STALL_SECONDS):
                 return
             time.sleep(BATCH_SECONDS)
@@ -66,32 +67,32 @@ class LineWriter(threading.Thread):
     def run(self) -> None:
         """Write queued lines until the process ends."""
         while True:
-            self._writing = False
-            with self._queued:
-                self._queued.wait_for(lambda: self._queue)
+            batch = bytearray(self._queue.get())
             time.sleep(BATCH_SECONDS)
-            with self.lock:
-                self._writing = True
-                lines, self._queue, self._queue_bytes = self._queue, [], 0
-                dropped, self._dropped = self._dropped, 0
-            if dropped:  # the queue has room for this line now
-                log.warning("log_lines_dropped", count=dropped, since=self._dropped_since)
-            batch = bytearray()
-            for line in lines:
+            for _ in range(self._queue.qsize()):
+                line = self._queue.get()
                 # A pipe takes this much in one piece: lines of processes that share it are not mixed.
                 if len(batch) + len(line) > select.PIPE_BUF:
                     self._write_all(batch)
                     batch = bytearray()
                 batch += line
             self._write_all(batch)
+            with self.lock:
+                if self._dropped:
+                    log.warning("log_lines_dropped", count=self._dropped, since=self._dropped_since)
+                    self._dropped = 0
 
     def _write_all(self, data: bytearray) -> None:
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[os.write(STANDARD_OUTPUT, rest) :]
-                self._written_at = time.monotonic()
+                written = os.write(STANDARD_OUTPUT, rest)
             except BlockingIOError:
                 select.select([], [STANDARD_OUTPUT], [])
             except OSError:
                 time.sleep(RETRY_SECONDS)
+            else:
+                rest = rest[written:]
+                self._written_at = time.monotonic()
+                with self.lock:
+                    self._unwritten -= written

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from server import log_writer
+from server.log_writer import LineWriter
 from tests.support.client import PATHS, Client
 from tests.support.processes import RUN, SETTINGS, Process, changed, serving
 
@@ -76,6 +79,22 @@ async def test_lines_for_a_stalled_reader_are_dropped_and_counted(tmp_path: Path
         assert await get_many(client, "/health", 1) == {200}
         assert await stop(process) == 0
         assert (await read_until(reader, "server_stopped"))[0]["path"] == "/health"
+
+
+async def test_lines_that_are_being_written_count_towards_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, output = os.pipe()
+    os.set_blocking(reader, False)
+    writer = LineWriter()
+    to_json = structlog.processors.JSONRenderer(separators=(",", ":"))
+    monkeypatch.setattr(log_writer, "STANDARD_OUTPUT", output)
+    monkeypatch.setattr(log_writer, "log", structlog.wrap_logger(writer, processors=[to_json]))
+    writer.start()
+    for _ in range(2):
+        for _ in range(900):
+            writer.write(json.dumps({"event": "line", "text": "x" * 1000}))
+        await asyncio.sleep(0.2)  # the writer takes what is queued, and blocks
+    lines = await read_until(reader, "log_lines_dropped")
+    assert 0 < lines[-1]["count"] == 1800 - (len(lines) - 1)
 
 
 async def test_stalled_reader_does_not_delay_the_end(tmp_path: Path) -> None:
