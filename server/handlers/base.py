@@ -13,7 +13,7 @@ from server.api.schemas import BODIES, Schema
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
 from server.http.headers import PREFLIGHT, refused_origin
-from server.http.json_body import is_json, parse_json
+from server.http.json_body import read_json
 from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
 from server.services import Services
@@ -106,11 +106,8 @@ class BaseHandler(Handler):
         Raises:
             BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
         """
-        content = await self.request.read_body()
-        if not is_json(self.request.headers):
-            raise errors.UnsupportedMediaType
         try:
-            body = parse_json(content)
+            body = await read_json(self.request)
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
         if details := cast("Schema", self.body_schema).errors(body):

@@ -1,4 +1,4 @@
-"""Strict parsing of JSON bodies."""
+"""JSON bodies, parsed strictly."""
 
 import json
 import math
@@ -6,7 +6,8 @@ import re
 from itertools import chain
 from typing import Any, NoReturn
 
-from server.http.request_headers import RequestHeaders
+from server.errors import UnsupportedMediaType
+from server.http.exchange import Exchange
 
 MAX_DEPTH = 200  # nested arrays and objects
 MAX_NUMBER_LENGTH = 1000  # characters
@@ -17,10 +18,19 @@ _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE
 _ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # a surrogate or NUL
 
 
-def is_json(headers: RequestHeaders) -> bool:
-    """Tell whether the headers describe JSON without a content coding; a body without Content-Type is JSON."""
-    media_type = headers.get("Content-Type", "application/json").partition(";")[0].strip()
-    return headers.get("Content-Encoding", "identity").lower() == "identity" and bool(_JSON_TYPE.fullmatch(media_type))
+async def read_json(request: Exchange) -> Any:
+    """Return the value of a request's body, JSON without a content coding; a body without Content-Type is JSON.
+
+    Raises:
+        BodyTooLarge, RequestTimeout, UnsupportedMediaType: in this order; see also ``read_body``.
+        ValueError: as ``parse_json`` does.
+    """
+    content = await request.read_body()
+    media_type = request.headers.get("Content-Type", "application/json").partition(";")[0].strip()
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    if coding != "identity" or not _JSON_TYPE.fullmatch(media_type):
+        raise UnsupportedMediaType
+    return parse_json(content)
 
 
 def parse_json(body: bytes) -> Any:
