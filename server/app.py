@@ -130,20 +130,24 @@ async def wait_for_database(database: Database) -> None:
     Raises:
         StartError: if that takes over 30 seconds, or the database refuses the connection.
     """
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + DATABASE_WAIT_SECONDS
+    reason = f"no response from {database.place}"
     logged = False
-    while True:
-        try:
-            return await database.for_request().ping()
-        except QueryError:  # the database is available; its schema is missing
-            return None
-        except DatabaseRefused as error:
-            raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
-        except DatabaseUnavailable as error:
-            if clock() > deadline:
-                raise StartError(f"the database is unavailable: {error}") from None
-            if not logged:
-                log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=str(error))
-                logged = True
-            await asyncio.sleep(DATABASE_RETRY_SECONDS)
+    try:
+        async with asyncio.timeout(DATABASE_WAIT_SECONDS):
+            while True:
+                try:
+                    return await database.for_request().ping()
+                except DatabaseRefused:
+                    raise
+                except DatabaseUnavailable as error:
+                    reason = str(error)
+                if not logged:
+                    log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=reason)
+                    logged = True
+                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+    except QueryError:  # the database is available; its schema is missing
+        return None
+    except DatabaseRefused as error:
+        raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
+    except TimeoutError:
+        raise StartError(f"the database is unavailable: {reason}") from None

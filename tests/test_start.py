@@ -16,6 +16,8 @@ from psycopg2.extensions import parse_dsn
 import server.app
 from server.app import StartError, open_database, wait_for_database
 from server.config import Config
+from server.database import Database
+from server.database.postgres import PostgresDriver
 from tests.support.client import PATHS, Person
 from tests.support.processes import RUN, SETTINGS, Gate, Process, changed, finished, serving, started
 
@@ -227,3 +229,14 @@ async def test_signal_ends_a_start_at_any_moment(tmp_path: Path) -> None:
 
     delays = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
     assert await asyncio.gather(*map(interrupt, delays)) == [0] * len(delays)
+
+
+async def test_start_waits_no_longer_than_30_seconds_if_a_request_may_take_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        database = Database(PostgresDriver(f"postgresql://{place}/todo"), 1, timeout=60)
+        with pytest.raises(StartError, match=f"the database is unavailable: no response from {place}"):
+            await wait_for_database(database)
