@@ -104,7 +104,7 @@ async def serve(config: Config, signals: Signals) -> None:
         log.info("server_started", version=__version__, host=config.host, port=server.port, docs=docs)
         await stopping.wait()
         await server.drain(config.shutdown_seconds)
-        await services.close()
+        services.close()
     log.info("server_stopped")
 
 

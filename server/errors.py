@@ -59,11 +59,8 @@ class Unauthorized(ApiError, status=401, message="Unauthorized"):
         super().__init__(headers={"WWW-Authenticate": challenge})
 
 
-class InvalidCredentials(ApiError, status=401, message="Invalid email or password"):
+class InvalidCredentials(Unauthorized, status=401, message="Invalid email or password"):
     """The email is unknown or the password is wrong; the response does not tell which (FR-015)."""
-
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": CHALLENGE})
 
 
 class AccessDenied(ApiError, status=403, message="Access denied"):

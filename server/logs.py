@@ -136,10 +136,7 @@ _NAMES = {
 
 
 def _aggregator_renderers(
-    column: int,
-    values: Mapping[str, Callable[[Any], Any]],
-    others: str,
-    constants: dict[str, str],
+    column: int, values: Mapping[str, Callable[[Any], Any]], others: str, constants: dict[str, str]
 ) -> list[Processor]:
     """Return the processors that write lines with the names in a column of ``_NAMES``, and stack traces as text.
 

@@ -18,7 +18,7 @@ class Services:
         self.rate_limiter = RateLimiter(config.auth_rate_limit, config.rate_limit_storage)
         self.refused_origins: set[str] = set()  # that were logged
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the threads that hash passwords and the connections to Redis; the opener of the database closes it."""
         self.passwords.close()
-        await self.rate_limiter.close()
+        self.rate_limiter.close()

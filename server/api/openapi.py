@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -38,7 +38,7 @@ PARAMETERS = {
     "If-Match": "Writes only if the `ETag` of the task is one of these, else 412; `*` matches any task.",
     "If-None-Match": "If the `ETag` is one of these, a read responds with 304, and a write with 412.",
 }
-KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}  # of Idempotency-Key
+HEADER_SCHEMAS = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
 HEADERS = {
     "ETag": (
         "The version of this task, page or list for `If-None-Match`; that of a task also for `If-Match`.",
@@ -105,7 +105,7 @@ def _operation(route: Route, method: Any) -> dict[str, Any]:
         "description": description,
         "operationId": f"tasks{name[0].upper()}{name[1:]}" if route.contract is TASKS else name,
         "security": [{"token": []}] if route.handler.token_required else [],
-        "parameters": [*_parameters(route, operation)],
+        "parameters": _parameters(route, operation),
         "responses": _successes(operation, response) | _failures(_errors(route, operation, body)),
     }
     if body is not None:
@@ -119,17 +119,16 @@ def _docstring(documented: object) -> tuple[str, str]:
     return re.sub(r"( \([^)]*\))?\.$", "", summary), description
 
 
-def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any]]:
-    for name in re.findall(r"\{(\w+)\}", route.pattern):
-        yield _parameter(name, "path", {"type": "string", "format": "uuid"}) | {"required": True}
-    for name, maximum in operation.query.items():
-        yield _parameter(name, "query", {"type": "integer", "minimum": 1, "maximum": maximum})
-    for name in operation.request_headers:
-        yield _parameter(name, "header", KEY_SCHEMA if name == "Idempotency-Key" else {"type": "string"})
-
-
-def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": place, "description": PARAMETERS[name], "schema": schema}
+def _parameters(route: Route, operation: Operation) -> list[dict[str, Any]]:
+    found: list[tuple[str, str, dict[str, Any]]] = [
+        *((name, "path", {"type": "string", "format": "uuid"}) for name in re.findall(r"\{(\w+)\}", route.pattern)),
+        *((name, "query", {"type": "integer", "minimum": 1, "maximum": top}) for name, top in operation.query.items()),
+        *((name, "header", HEADER_SCHEMAS.get(name, {"type": "string"})) for name in operation.request_headers),
+    ]
+    return [
+        {"name": name, "in": place, "required": place == "path", "description": PARAMETERS[name], "schema": schema}
+        for name, place, schema in found
+    ]
 
 
 def _successes(operation: Operation, schema: str | None) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from server.errors import NotFound
+from server.files import PACKAGE
 from server.handlers.base import BaseHandler
 
-FOLDER = Path(__file__).parent.parent / "static"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
-FILES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
+FILES = {file.name: file.read_bytes() for file in (PACKAGE / "static").iterdir() if file.suffix in TYPES}
 PAGE = "index.html"
 # The page loads files of this server only, and sends requests only to it; Swagger UI has its icons in data: URLs.
 CONTENT_SECURITY_POLICY = (

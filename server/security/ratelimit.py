@@ -68,7 +68,7 @@ class RateLimiter:
 
             self._shared = SharedStorage(storage)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections to a Redis."""
         if self._shared is not None:
             self._shared.close()
@@ -122,5 +122,4 @@ def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests
 
 def _network(address: str) -> str:
     """Return what one client holds: an IPv4 address, or the 64 bits that an IPv6 subscriber is given."""
-    version_6 = ":" in address
-    return str(ipaddress.ip_network(f"{address}/64", strict=False)) if version_6 else address
+    return str(ipaddress.ip_network(f"{address}/64", strict=False)) if ":" in address else address
