@@ -197,7 +197,7 @@ async def test_connections_to_redis_are_limited_and_closed(tmp_path: Path) -> No
     async with redis(tmp_path, port), Redis(port=port) as client:
         await asyncio.gather(*(limiter.count_attempt("login", f"192.0.2.{i}") for i in range(100)))
         assert 1 < len(await client.client_list()) <= 1 + MAX_CONNECTIONS
-        await limiter.close()
+        limiter.close()
         assert len(await client.client_list()) == 1
 
 
