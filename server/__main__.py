@@ -1,4 +1,4 @@
-"""The commands ``todo-api``, which serves, and ``todo-api migrate``; in a checkout run.py has the same commands."""
+"""The command ``todo-api``, which serves, and ``todo-api migrate``; in a checkout, run.py does the same."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from server.signals import Signals
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in place of closed standard streams, so that no connection gets their descriptors and the log."""
+    """Open /dev/null in place of closed standard streams: a connection with descriptor 1 would get the log."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -17,7 +17,7 @@ def open_standard_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error, unless that fails: the exit code says the same."""
+    """Write to standard error; if that fails, the exit code has to do."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     from server import logs  # noqa: PLC0415
 
     logs.configure(config.log_level, config.log_format)
-    signals.before_exit = lambda: logs.flush(0.4)  # the time that is left to the reader of the log
+    signals.before_exit = lambda: logs.flush(0.4)  # seconds
     from server import app  # noqa: PLC0415
 
     return app.run(app.migrate_schema(config) if arguments else app.serve(config, signals))
@@ -49,7 +49,7 @@ def run() -> None:
     """Run the command of the process's arguments, and end the process."""
     open_standard_streams()
     exit_code = main(sys.argv[1:])
-    os._exit(exit_code)  # the interpreter's own end waits for threads, also for one that hangs in a name look-up
+    os._exit(exit_code)  # sys.exit() would wait for every thread, also for one that hangs in a name look-up
 
 
 if __name__ == "__main__":

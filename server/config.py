@@ -177,7 +177,7 @@ def parse_choice(value: str, choices: tuple[str, ...]) -> str:
 
 
 def _check_text(value: str, value_in_file: str | None) -> str:
-    """Return a value, unless it is wrong for every setting."""
+    """Return a value after the checks that all settings have in common."""
     if "${" in value and value == value_in_file:
         raise SettingError("must not contain ${…} in .env: variables are not expanded there")
     try:

@@ -19,7 +19,7 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 from server import clock
 from server.log_writer import STANDARD_OUTPUT, LineWriter
 
-# The keys of each line of the request that is handled
+# The keys that each log line of the current request has
 request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
 
 _CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON does not escape
@@ -112,7 +112,7 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 # For aggregators with names of their own; docs/operations.md links to their documentation
 
-# The path of names to each key in a line of ECS, Datadog and Google Cloud; "" if it has no name there
+# The names of each key in a line of ECS, Datadog and Google Cloud, from the outermost object in; "" if it keeps its own
 _NAMES = {
     "timestamp": ("@timestamp", "timestamp", "time"),
     "level": ("log.level", "status", "severity"),  # ECS loggers do not nest it
@@ -138,12 +138,12 @@ _NAMES = {
 def _aggregator_renderers(
     column: int, values: Mapping[str, Callable[[Any], Any]], others: str, constants: dict[str, str]
 ) -> list[Processor]:
-    """Return the processors that write lines with the names in a column of ``_NAMES``, and stack traces as text.
+    """Return the processors that write lines with the names and in the order of ``_NAMES``, and stack traces as text.
 
     Args:
         column: the position in the rows of ``_NAMES``.
         values: the function that converts a key's value.
-        others: the name above the keys that have no name.
+        others: the object of the keys that keep their names, "" for the line itself.
         constants: what each line has in addition.
     """
     names = {key: row[column] for key, row in _NAMES.items()}
@@ -151,8 +151,7 @@ def _aggregator_renderers(
     def rename(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event |= event.pop("exception", {})
         line: dict[str, Any] = {}
-        for key in (*_NAMES, *event):
-            value = event.pop(key, None)  # None the second time
+        for key, value in {**dict.fromkeys(names), **event}.items():
             if value is not None:
                 *parents, name = (names.get(key) or f"{others} {key}").split()
                 place = line

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class BaseHandler(Handler):
-    """The base of public handlers; on its own, it responds to unknown paths and to requests refused before routing."""
+    """The base of public handlers; itself, it responds to unknown paths and to requests refused before routing."""
 
     allowed_methods: tuple[str, ...]
     cache_control = "no-store"  # of a success; any other value also gives it an ETag
@@ -37,7 +37,7 @@ class BaseHandler(Handler):
     user_id: str | None = None  # of the token, for the log
 
     def __init_subclass__(cls) -> None:
-        """Support HEAD where GET is supported, and list the methods; Tornado leaves out the content."""
+        """Support HEAD like GET, without the content, which Tornado leaves out; list the supported methods."""
         if "get" in vars(cls):
             cls.head = cls.get
         cls.allowed_methods = tuple(
@@ -77,15 +77,15 @@ class BaseHandler(Handler):
                 raise request.refusal or errors.NotFound
             if request.method not in self.allowed_methods:
                 raise errors.MethodNotAllowed(self.allowed_methods)
-            over_http = config.require_https and came_over_http(request.headers, config.trusted_proxy_hops)
-            if over_http and not self.https_exempt:
+            https_only = config.require_https and not self.https_exempt
+            if https_only and came_over_http(request.headers, config.trusted_proxy_hops):
                 raise errors.HttpsRequired
         if request.method != "OPTIONS":  # browsers send no token with a preflight
             await self.check_caller()
-        if (self.request.body_length or 0) > config.max_body_bytes:
+        if (request.body_length or 0) > config.max_body_bytes:
             raise errors.BodyTooLarge
-        if self.request.body_length != 0 and self.body_schema is None:
-            await self.request.read_body()
+        if request.body_length != 0 and self.body_schema is None:
+            await request.read_body()
 
     def log_refused_origin(self) -> None:
         """Log each refused origin once, because only the browser knows that a page could not read the response."""
@@ -151,7 +151,7 @@ class BaseHandler(Handler):
     def log_request(self, sent: bool) -> None:
         """Write the ``request`` line, its path without the query string."""
         request = self.request
-        if not (sent or self.request.response_complete):
+        if not (sent or request.response_complete):
             log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
         log.info(
             "request",

@@ -83,7 +83,7 @@ class TaskListHandler(TaskHandler):
                 limit = max(MIN_PIECE, min(MAX_PIECE, PIECE_BYTES * count // len(piece)))
                 batch = await tasks.list_after(self.database, self.user_id, last, limit)
             separator = b","
-        await self.flush()  # without content Tornado would still set an ETag
+        await self.flush()  # for HEAD: finish() would compute an ETag before it sends the headers
         self.finish(b"]}")
 
     @Operation(
@@ -188,7 +188,7 @@ class TaskItemHandler(TaskHandler):
     def condition(self) -> tasks.Condition | None:
         """Return the condition of a write, from ``If-Match`` and ``If-None-Match`` (RFC 9110 section 13.2.2)."""
         match, none_match = self.request.headers.get("If-Match"), self.request.headers.get("If-None-Match", "")
-        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # next to other tags too, which is invalid
+        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # also in a list of tags, which is invalid
             return tasks.Condition(set())
         refused = tagged_times(none_match, ignored="W/")  # weak comparison (RFC 9110 section 13.1.2)
         if match in (None, "*"):

@@ -22,7 +22,7 @@ MAX_WAITING_HASHES = 100  # at cost 12 a core does three or four a second
 class Passwords:
     """Hashes and verifies passwords, at bcrypt's cost ``rounds``, the base-2 logarithm of its rounds.
 
-    Both raise ``ServiceUnavailable`` if too many hashes are waiting.
+    Both methods raise ``ServiceUnavailable`` if too many hashes are waiting.
     """
 
     def __init__(self, rounds: int) -> None:

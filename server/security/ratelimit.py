@@ -88,7 +88,7 @@ class RateLimiter:
     async def login_turn(self, account: str, address: str) -> AsyncIterator[None]:
         """Wait until no other login to the account is being checked: logins at the same time would exceed the limit.
 
-        Each process does so for itself: each of several that share a storage may allow one login more than the limit.
+        Processes that share a storage do not wait for each other: each may allow one login more than the limit.
 
         Raises:
             TooManyRequests: if too many logins to the account have failed.
@@ -121,5 +121,5 @@ def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests
 
 
 def _network(address: str) -> str:
-    """Return what one client holds: an IPv4 address, or the 64 bits that an IPv6 subscriber is given."""
+    """Return what counts as one client: an IPv4 address, or the /64 network that an IPv6 subscriber has."""
     return str(ipaddress.ip_network(f"{address}/64", strict=False)) if ":" in address else address

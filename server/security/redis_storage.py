@@ -15,7 +15,7 @@ MAX_CONNECTIONS = 4  # of a process; a platform's small Redis accepts 20 in all
 CALL_SECONDS = 0.25  # that a request waits for Redis; a new connection reads the system's certificates, for 20 to 90 ms
 SOCKET_SECONDS = 1.0  # that a thread waits: a connection that takes longer than CALL_SECONDS serves the next request
 RETRY_SECONDS = 1
-# The place of Redis and how TLS is spoken: other options change what calls do, and how long they take.
+# Only the place of Redis and the options of TLS: others would change what calls do, and how long they take.
 URL = re.compile(r"(rediss?://[^/?#]+(/[0-9]*)?|redis\+unix://[^?#]+)(\?((db|ssl_\w+)=[^&#]*(&|$))*)?")
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class SharedStorage:
             return result
 
     def _run(self, function: Callable[[RedisStorage], Any], retries: bool) -> Any:
-        """Return what the function returns or raises; a request may no longer wait for it."""
+        """Return the result or the exception: raised after its request has stopped waiting, asyncio would log it."""
         try:
             if retries:
                 self._storage.incr("probe", RETRY_SECONDS)  # a full or read-only Redis still takes reads

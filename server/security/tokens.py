@@ -29,7 +29,7 @@ class TokenRejected(Exception):
 
 
 class Tokens:
-    """Issues tokens that live for some hours, and verifies tokens."""
+    """Issues tokens that are valid for some hours, and verifies tokens."""
 
     def __init__(self, secret: str, hours: float) -> None:
         self._secret = secret
