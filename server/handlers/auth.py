@@ -22,11 +22,7 @@ class AuthHandler(BaseHandler):
     action: str
 
     async def check_caller(self) -> None:
-        """Count the attempt.
-
-        Raises:
-            TooManyRequests: if the client's address has made too many.
-        """
+        """Count the attempt; raise ``TooManyRequests`` if the client's address has made too many."""
         await self.services.rate_limiter.count_attempt(self.action, self.client_address)
 
     def send_session(self, user: User, status: int) -> None:

@@ -181,11 +181,7 @@ class PrivateHandler(BaseHandler):
     user_id: str
 
     async def check_caller(self) -> None:
-        """Take the user from the token.
-
-        Raises:
-            Unauthorized: without a valid token.
-        """
+        """Take the user from the token; raise ``Unauthorized`` if it is absent or not valid."""
         try:
             self.user_id = self.services.tokens.verify(self.request.headers.get("Authorization"))
         except TokenRejected as rejected:

@@ -41,11 +41,7 @@ class DocsHandler(BaseHandler):
     cache_control = "no-cache"
 
     def get(self, name: str = PAGE) -> None:
-        """Respond with a file.
-
-        Raises:
-            NotFound: if there is no such file.
-        """
+        """Respond with a file; raise ``NotFound`` if there is none with this name."""
         if name not in FILES:
             raise NotFound
         self.set_header("Cache-Control", self.cache_control)

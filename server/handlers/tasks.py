@@ -197,11 +197,7 @@ class TaskItemHandler(TaskHandler):
 
 
 def parse_task_id(text: str) -> str:
-    """Return a task id in its usual form.
-
-    Raises:
-        TaskNotFound: if it is not a UUID.
-    """
+    """Return a task id in its usual form; raise ``TaskNotFound`` if it is not a UUID."""
     task_id = parse_uuid(text)
     if task_id is None:
         raise TaskNotFound

@@ -74,11 +74,7 @@ class RateLimiter:
             self._shared.close()
 
     async def count_attempt(self, action: str, address: str) -> None:
-        """Count an attempt of an address.
-
-        Raises:
-            TooManyRequests: if it exceeds the limit.
-        """
+        """Count an attempt of an address; raise ``TooManyRequests`` if it exceeds the limit."""
         if self._limit is not None and not await self._call("acquire_entry", self._limit, action, _network(address)):
             first_at, _ = await self._call("get_moving_window", self._limit, action, _network(address))
             log.warning("rate_limited", action=action, reason="address", remote_ip=address)
