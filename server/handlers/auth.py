@@ -25,10 +25,10 @@ class AuthHandler(BaseHandler):
         """Count the attempt; raise ``TooManyRequests`` if the client's address has made too many."""
         await self.services.rate_limiter.count_attempt(self.action, self.client_address)
 
-    def send_session(self, user: User, status: int) -> None:
+    def send_session(self, user: User) -> None:
         """Respond with a token and its user."""
         token = self.services.tokens.issue(user.id, user.email)
-        self.send_json({"token": token, "user": {"id": user.id, "email": user.email}}, status)
+        self.send_json({"token": token, "user": {"id": user.id, "email": user.email}})
 
 
 class RegisterHandler(AuthHandler):
@@ -55,7 +55,7 @@ class RegisterHandler(AuthHandler):
             user = await users.create(self.database, email, password_hash)
         except UniqueViolation:
             raise EmailTaken from None
-        self.send_session(user, 201)
+        self.send_session(user)
 
 
 class LoginHandler(AuthHandler):
@@ -87,4 +87,4 @@ class LoginHandler(AuthHandler):
         if passwords.is_outdated(user.password_hash):
             with suppress(ServiceUnavailable, DatabaseUnavailable):  # the next login tries again
                 await users.update_hash(self.database, user, await passwords.hash(body["password"]))
-        self.send_session(user, 200)
+        self.send_session(user)

@@ -9,7 +9,8 @@ from tornado.web import RequestHandler
 
 from server import errors, logs
 from server.api.contracts import Contract
-from server.api.schemas import BODIES, Schema
+from server.api.operations import Operation
+from server.api.schemas import BODIES
 from server.database import DatabaseBusy, DatabaseUnavailable, RequestDatabase
 from server.http.handler import Handler
 from server.http.headers import PREFLIGHT, refused_origin
@@ -22,6 +23,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")  # in the order of
 LOGGED_PATH_LENGTH = 2000  # characters
 LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
 MAX_REFUSED_ORIGINS = 100  # logged in the life of a process
+UNDECLARED = Operation(name="")
 
 log = structlog.get_logger()
 
@@ -62,10 +64,10 @@ class BaseHandler(Handler):
         return client_address(self.request.headers, self.request.remote_ip, self.services.config.trusted_proxy_hops)
 
     @property
-    def body_schema(self) -> Schema | None:
-        """The schema of the body; None if the verb reads none."""
-        operation = getattr(getattr(self, self.request.method.lower()), "operation", None)
-        return BODIES[operation.body.format(contract=self.contract.name)] if operation and operation.body else None
+    def operation(self) -> Operation:
+        """What the request's verb declares; ``UNDECLARED`` for OPTIONS and the documentation."""
+        verb = getattr(self, self.request.method.lower())
+        return cast("Operation", getattr(verb, "operation", UNDECLARED))
 
     async def prepare(self) -> None:
         """Run the checks that need only the headers, in the order of the contract."""
@@ -84,8 +86,9 @@ class BaseHandler(Handler):
             await self.check_caller()
         if (request.body_length or 0) > config.max_body_bytes:
             raise errors.BodyTooLarge
-        if request.body_length != 0 and self.body_schema is None:
+        if request.body_length != 0 and self.operation.body is None:
             await request.read_body()
+        self.set_status(self.operation.status)  # write_error() and options() set another one
 
     def log_refused_origin(self) -> None:
         """Log each refused origin once, because only the browser knows that a page could not read the response."""
@@ -110,7 +113,8 @@ class BaseHandler(Handler):
             body = await read_json(self.request)
         except ValueError as error:
             raise errors.NotJson(self.contract.not_json_status, str(error)) from None
-        if details := cast("Schema", self.body_schema).errors(body):
+        schema = BODIES[cast("str", self.operation.body).format(contract=self.contract.name)]
+        if details := schema.errors(body):
             raise errors.ValidationFailed(details)
         return cast("dict[str, Any]", body)
 
@@ -123,9 +127,8 @@ class BaseHandler(Handler):
             for name, value in PREFLIGHT.items():
                 self.set_header(name, value)
 
-    def send_json(self, value: Any, status: int = 200) -> None:
-        """Respond with JSON."""
-        self.set_status(status)
+    def send_json(self, value: Any) -> None:
+        """Respond with JSON, and the status that the verb declares."""
         self.set_header("Cache-Control", self.cache_control)
         self.finish(orjson.dumps(value))
 

@@ -29,12 +29,12 @@ class TaskHandler(PrivateHandler):
 
     cache_control = "private, no-cache"
 
-    def send_task(self, task: tasks.Task, status: int = 200) -> None:
+    def send_task(self, task: tasks.Task) -> None:
         """Respond with a task and its strong ETag: each update moves ``updated_at``."""
         self.etag = f'"{task["updated_at"]}-{tasks.FORM}"'
         if self.request.method not in ("GET", "HEAD"):  # for these Tornado sets it, and checks If-None-Match
             self.set_etag_header()
-        self.send_json({"task": task}, status)
+        self.send_json({"task": task})
 
 
 class TaskListHandler(TaskHandler):
@@ -109,7 +109,7 @@ class TaskListHandler(TaskHandler):
         if replayed:
             self.set_header("Idempotency-Replayed", "true")
         self.set_header("Location", f"{self.request.path}/{task['id']}")
-        self.send_task(task, 201)
+        self.send_task(task)
 
     def idempotency_key(self) -> str | None:
         """Return the ``Idempotency-Key``, if any.
@@ -183,7 +183,6 @@ class TaskItemHandler(TaskHandler):
         It is deleted permanently.
         """
         await tasks.delete(self.database, self.user_id, parse_task_id(path_id), self.condition())
-        self.set_status(204)
 
     def condition(self) -> tasks.Condition | None:
         """Return the condition of a write, from ``If-Match`` and ``If-None-Match`` (RFC 9110 section 13.2.2)."""
