@@ -31,8 +31,8 @@ class LineWriter(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="log", daemon=True)
-        # The garbage collector may log a warning during any call, also in this thread. These two allow for that; a
-        # Condition does not notice a line that is queued between its check and its wait.
+        # The garbage collector may log a warning at any point of the methods below. Both of these allow for it;
+        # a Condition would not notice a line that is queued between its check and its wait.
         self.lock = threading.RLock()
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         self._unwritten = 0  # bytes, including those that are just being written
@@ -45,7 +45,7 @@ class LineWriter(threading.Thread):
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         size = len(data)
         with self.lock:
-            # This thread's own lines, the counts of dropped ones, are not dropped.
+            # The lines of the writer's thread, the counts of dropped ones, always fit.
             if self._unwritten + size > QUEUE_BYTES and threading.current_thread() is not self:
                 if not self._dropped:
                     self._dropped_since = clock.format_time(clock.now())

@@ -11,6 +11,7 @@ from server import __version__, errors
 from server.api.contracts import TASKS
 from server.api.operations import Operation, out_of_range
 from server.api.schemas import BODIES, SCHEMAS
+from server.handlers.base import PrivateHandler
 from server.routes import ROUTES, Route
 
 DESCRIPTION = """Accounts and tasks, through two contracts over the same data: *todo* below `/api`, and *tasks* without
@@ -104,7 +105,7 @@ def _operation(route: Route, method: Any) -> dict[str, Any]:
         "summary": summary,
         "description": description,
         "operationId": f"tasks{name[0].upper()}{name[1:]}" if route.contract is TASKS else name,
-        "security": [{"token": []}] if route.handler.token_required else [],
+        "security": [{"token": []}] if issubclass(route.handler, PrivateHandler) else [],
         "parameters": _parameters(route, operation),
         "responses": _successes(operation, response) | _failures(_errors(route, operation, body)),
     }
@@ -165,7 +166,7 @@ def _failures(examples: Iterable[errors.ApiError]) -> dict[str, Any]:
 def _errors(route: Route, operation: Operation, body: str | None) -> list[errors.ApiError]:
     """Return an example of each error: those that the operation declares, and those of every operation of its kind."""
     found = [*operation.errors, errors.InternalError(), errors.BodyTooLarge()]
-    if route.handler.token_required:
+    if issubclass(route.handler, PrivateHandler):
         found.append(errors.Unauthorized())
     if operation.query:
         found.append(errors.ValidationFailed([out_of_range(*parameter) for parameter in operation.query.items()]))

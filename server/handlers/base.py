@@ -35,7 +35,6 @@ class BaseHandler(Handler):
     cache_control = "no-store"  # of a success; any other value also gives it an ETag
     etag: str | None = None  # a hash of the content by default
     https_exempt = False
-    token_required = False
     user_id: str | None = None  # of the token, for the log
 
     def __init_subclass__(cls) -> None:
@@ -180,7 +179,6 @@ class BaseHandler(Handler):
 class PrivateHandler(BaseHandler):
     """The base of handlers that require a token (FR-006)."""
 
-    token_required = True
     user_id: str
 
     async def check_caller(self) -> None:
