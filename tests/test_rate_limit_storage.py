@@ -152,7 +152,7 @@ async def test_attempts_are_counted_in_memory_if_redis_fails(response: bytes | N
             started = time.monotonic()
             within = await asyncio.gather(*(attempt(limiter) for _ in range(30)))
             seconds = time.monotonic() - started
-            await limiter.close()
+            limiter.close()
     assert seconds < redis_storage.CALL_SECONDS + SLACK_SECONDS
     assert within.count(True) == 3
     (unavailable,) = (event for event in events if event["event"] != "rate_limited")
@@ -170,7 +170,7 @@ async def test_unavailable_redis_is_asked_once_a_second() -> None:
         for i in range(250):
             await asyncio.gather(*(attempt(limiter, f"198.51.{j}.{i}") for j in range(3)))
             await asyncio.sleep(0.01)
-        await limiter.close()
+        limiter.close()
     seconds = time.monotonic() - started
     assert 2 <= len(redis.connected) <= 1 + seconds / redis_storage.RETRY_SECONDS
 
@@ -184,7 +184,7 @@ async def test_redis_counts_again_after_it_has_recovered() -> None:
             redis.response = b":1\r\n"  # within the limit
             await asyncio.sleep(redis_storage.RETRY_SECONDS)
             assert [await attempt(limiter) for _ in range(4)] == [True] * 4
-        await limiter.close()
+        limiter.close()
     names = [event["event"] for event in events]
     assert names == ["rate_limit_storage_unavailable", "rate_limited", "rate_limit_storage_recovered"]
 
@@ -207,7 +207,7 @@ async def test_calls_do_not_use_the_shared_thread_pool() -> None:
         limiter = RateLimiter(LIMIT, f"redis://localhost:{port}")
         with capture_logs() as events:
             assert await attempt(limiter)
-        await limiter.close()
+        limiter.close()
     release.set()
     await asyncio.gather(*blocked)
     assert "loading" in events[0]["reason"]
@@ -221,4 +221,4 @@ async def test_hanging_calls_are_few_and_do_not_delay_the_end() -> None:
             hanging = [thread for thread in threading.enumerate() if thread.name == "redis"]
             assert len(hanging) <= redis_storage.MAX_CONNECTIONS
             assert all(thread.daemon for thread in hanging)
-        await limiter.close()
+        limiter.close()

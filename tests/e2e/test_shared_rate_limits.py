@@ -185,7 +185,7 @@ async def test_stalled_event_loop_is_not_a_failure_of_redis(tmp_path: Path) -> N
                 await asyncio.sleep(0)  # the call begins
                 sum(range(20_000_000))  # holds the GIL
                 outcomes += await asyncio.gather(task, return_exceptions=True)
-        await limiter.close()
+        limiter.close()
     assert outcomes[:3] == [None] * 3
     assert isinstance(outcomes[3], TooManyRequests)
     assert {event["event"] for event in events} == {"rate_limited"}
