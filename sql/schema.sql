@@ -9,7 +9,7 @@ CREATE TABLE alembic_version (
 
 CREATE TABLE users (
     id UUID NOT NULL, 
-    email VARCHAR(254) COLLATE "C" NOT NULL, 
+    email VARCHAR(254) NOT NULL, 
     password_hash TEXT NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
     CONSTRAINT users_pkey PRIMARY KEY (id)
@@ -42,6 +42,8 @@ ALTER TABLE tasks ADD COLUMN IF NOT EXISTS idempotency_key VARCHAR(255) COLLATE 
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS idempotency_hash VARCHAR(64);
 
 CREATE UNIQUE INDEX IF NOT EXISTS tasks_user_id_idempotency_key_key ON tasks (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+ALTER TABLE users ALTER COLUMN email TYPE VARCHAR(254) COLLATE "C";
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 

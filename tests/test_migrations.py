@@ -35,7 +35,7 @@ from tests.support.processes import PROJECT, RUN, SETTINGS, finished, serving, s
 PROCESSES = 4
 COLUMNS = {
     "users.id": "uuid NO",
-    "users.email": "character varying 254 NO",
+    "users.email": "character varying 254 C NO",
     "users.password_hash": "text NO",
     "users.created_at": "timestamp with time zone NO",
     "tasks.id": "uuid NO",
@@ -45,7 +45,7 @@ COLUMNS = {
     "tasks.completed": "boolean NO false",
     "tasks.created_at": "timestamp with time zone NO",
     "tasks.updated_at": "timestamp with time zone NO",
-    "tasks.idempotency_key": "character varying 255 YES",
+    "tasks.idempotency_key": "character varying 255 C YES",
     "tasks.idempotency_hash": "character varying 64 YES",
 }
 
@@ -77,7 +77,7 @@ def schema(engine: Engine) -> dict[str, Any]:
         statement = """
             SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
             UNION SELECT table_name || '.' || column_name,
-                    concat_ws(' ', data_type, character_maximum_length, is_nullable, column_default)
+                    concat_ws(' ', data_type, character_maximum_length, collation_name, is_nullable, column_default)
                 FROM information_schema.columns WHERE table_schema = 'public'
             UNION SELECT 'constraint ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
                 WHERE connamespace = 'public'::regnamespace
@@ -101,6 +101,22 @@ def test_tables_have_the_columns_of_the_specification(empty_url: str, engine: En
     constraints = {definition for name, definition in definitions.items() if name.startswith("constraint tasks")}
     assert constraints >= {"PRIMARY KEY (id)", "FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"}
     assert definitions["constraint users_pkey"] == "PRIMARY KEY (id)"
+
+
+@pytest.mark.parametrize("email_type", ["VARCHAR(254)", 'VARCHAR(254) COLLATE "C"'])
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_database_of_release_0_1_0_gets_the_collation(empty_url: str, engine: Engine, email_type: str) -> None:
+    table_file = text("SELECT pg_relation_filenode('users')")
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(text(f"ALTER TABLE users ALTER COLUMN email TYPE {email_type}"))
+        add_user(connection, "Alice@example.com")
+        file = connection.scalar(table_file)
+    migrate(empty_url)
+    assert schema(engine)["users.email"] == COLUMNS["users.email"]
+    with engine.connect() as connection:
+        assert connection.scalar(table_file) == file  # the table was not rewritten
+        assert connection.scalar(select(users.c.email)) == "Alice@example.com"
 
 
 # SQLAlchemy does not read an index on an expression back from SQLite; the test of the indexes does.

@@ -14,15 +14,12 @@ down_revision = None
 # Microseconds since 1970 where the database has no type for a moment.
 time = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
 
-# With the collation "C", lower() in the index changes ASCII letters only, as it does on SQLite.
-email = sa.String(254).with_variant(sa.String(254, collation="C"), "postgresql")
-
 
 def upgrade() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("email", email, nullable=False),
+        sa.Column("email", sa.String(254), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("created_at", time, nullable=False),
         sa.PrimaryKeyConstraint("id", name="users_pkey"),

@@ -1,7 +1,7 @@
-"""Idempotency keys of tasks.
+"""Idempotency keys of tasks, and emails that are folded alike in every locale.
 
-The columns are nullable and the index is partial: the release before this one goes on creating tasks. On a large table
-of PostgreSQL both can be made before the release, the index concurrently.
+The new columns are nullable and their index is partial, so that release 0.1.0 can still create tasks. On a large table
+in PostgreSQL, both can be created before the upgrade, the index concurrently.
 
 Revision ID: 0002
 Revises: 0001
@@ -14,6 +14,8 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+# With the collation "C", lower() changes ASCII letters only, as on SQLite, whatever the locale of the database is.
+email = sa.String(254, collation="C")
 key = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 has_key = sa.text("idempotency_key IS NOT NULL")
 
@@ -33,9 +35,13 @@ def upgrade() -> None:
         postgresql_where=has_key,
         sqlite_where=has_key,
     )
+    if on_postgresql:  # last: an INSERT into tasks locks tasks before users, and another order could be a deadlock
+        op.alter_column("users", "email", type_=email)  # rebuilds the index on lower(email), but not the table
 
 
 def downgrade() -> None:
     op.drop_index("tasks_user_id_idempotency_key_key", "tasks")
     op.drop_column("tasks", "idempotency_hash")
     op.drop_column("tasks", "idempotency_key")
+    if op.get_context().dialect.name == "postgresql":
+        op.alter_column("users", "email", type_=sa.String(254))
