@@ -87,6 +87,8 @@ MALFORMED = {
         ["Connection: upgrade", "Upgrade: h\nX: y", ""],
         ["X : y", ""],
         ["X: y", " folded", ""],
+        ["Transfer-Encoding:", " chunked", "", "0", ""],
+        ["X: y\rContent-Length: 2", "", "{}"],
         ["Host: other", ""],
     ],
     NOT_IMPLEMENTED: [["Transfer-Encoding: gzip, chunked", "", "0", ""], ["Transfer-Encoding: gzip", "", "{}"]],
@@ -125,6 +127,7 @@ NOT_HTTP_1 = {
         b"GET /health HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
         b"POST /tasks HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        b"PRI * HTTP/1.0\r\n\r\n",
     ],
     VERSION_NOT_SUPPORTED: [b"GET /health\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/0.9\r\n\r\n"],
     HEAD_TOO_LARGE: [

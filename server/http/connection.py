@@ -206,16 +206,17 @@ class Connection(asyncio.BufferedProtocol):
         if exchange.method not in METHODS:
             return errors.NotImplementedByServer()
         self._keep_alive = None
-        valid = self._feed(head) or self._feed(_for_llhttp(exchange, head))
+        accepted = self._feed(head) or self._feed(_for_llhttp(exchange, head))
         coding = exchange.headers.get("Transfer-Encoding")
         if coding and coding.lower() != "chunked" and self._keep_alive is not None:
             return errors.NotImplementedByServer()
         # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings.
         http_1_0 = exchange.version == "HTTP/1.0"
         host = exchange.headers.get("Host", "" if http_1_0 else ",")
-        if not valid or not _HOST.fullmatch(host) or (coding and http_1_0):
+        # llhttp takes "PRI * HTTP/1.0" for the start of HTTP/2, and waits for the rest.
+        if not accepted or self._keep_alive is None or not _HOST.fullmatch(host) or (coding and http_1_0):
             return errors.BadRequest()
-        exchange.keep_alive = bool(self._keep_alive)
+        exchange.keep_alive = self._keep_alive
         length = exchange.headers.get("Content-Length", "").lstrip("0")
         exchange.body_length = None if coding else int(length[:19] or "0")  # int() refuses more than 4,300 digits
         return None
