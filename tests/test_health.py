@@ -22,7 +22,7 @@ async def test_server_without_its_database_is_healthy_but_not_ready(client: Clie
 
 
 async def test_draining_server_is_healthy_but_not_ready(client: Client, http_server: Server) -> None:
-    http_server.state.draining = True
+    http_server.draining = True
     for path, status in (("/health", 200), ("/health/ready", 503)):
         response = await client.request("GET", path)
         assert (response.status, response.headers["Connection"]) == (status, "close")

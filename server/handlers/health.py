@@ -33,7 +33,7 @@ class ReadyHandler(BaseHandler):
 
         It can while the database accepts writes and the process is not shutting down.
         """
-        if self.request.state.draining:
+        if self.request.server.draining:
             raise NotReady
         try:
             await self.services.database.for_request(READY_SECONDS).ping()

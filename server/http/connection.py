@@ -7,17 +7,17 @@ import math
 import re
 import socket
 import struct
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from server import errors
-from server.config import Config
 from server.http.exchange import DROPPED_BYTES, Exchange
-from server.http.router import Router
 from server.http.writer import Writer
+
+if TYPE_CHECKING:
+    from server.http.server import Server
 
 IDLE_SECONDS = 100  # Heroku's router reuses a connection for 90 seconds, and must not meet a closed one
 HEAD_SECONDS = 30
@@ -34,23 +34,11 @@ METHODS = frozenset(
     "REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
 _NOT_HTTP = re.compile(rb"\A[^!#$%&'*+.^_`|~0-9A-Za-z-]|(?<!\r)\n")  # not a method's first byte, or a bare LF
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(:[0-9]*)?")  # RFC 3986 section 3.2; no comma
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(:[0-9]*)?")  # RFC 3986 section 3.2
 _UPGRADE = re.compile(r"\r\nupgrade(?=:)", re.IGNORECASE)
 _LONG_LENGTH = re.compile(r"(\r\ncontent-length:[ \t]*0*)[1-9][0-9]{18,}", re.IGNORECASE)
 
 _read_buffer = memoryview(bytearray(READ_BYTES))  # of all connections: what is read is copied before the next read
-
-
-@dataclass(slots=True)
-class ServerState:
-    """What the connections of a server share."""
-
-    config: Config
-    router: Router
-    on_lost: Callable[[], None]
-    connections: set[Connection] = field(default_factory=set)
-    in_flight: set[Exchange] = field(default_factory=set)
-    draining: bool = False
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -60,8 +48,8 @@ class Connection(asyncio.BufferedProtocol):
     a pipeline takes no more memory than one read.
     """
 
-    def __init__(self, state: ServerState, remote_ip: str) -> None:
-        self.state = state
+    def __init__(self, server: Server, remote_ip: str) -> None:
+        self.server = server
         self.remote_ip = remote_ip
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
@@ -85,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
         self.writer = Writer(transport)
-        self.state.connections.add(self)
+        self.server.connections.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer to read into."""
@@ -109,8 +97,8 @@ class Connection(asyncio.BufferedProtocol):
         """Fail the handler that is waiting for the client."""
         self._lost = True
         self._unread.clear()
-        self.state.connections.discard(self)
-        self.state.on_lost()
+        self.server.connections.discard(self)
+        self.server.on_lost()
         self.writer.fail()
         if self._exchange is not None:
             self._exchange.fail(errors.ClientClosedRequest())
@@ -194,8 +182,8 @@ class Connection(asyncio.BufferedProtocol):
             exchange.complete_body()
         self._deadline = math.inf if self._body_parsed else self._loop.time() + BODY_SECONDS
         self._exchange = exchange
-        self.state.in_flight.add(exchange)
-        self.state.router.run(exchange)
+        self.server.in_flight.add(exchange)
+        self.server.router.run(exchange)
 
     def _parse(self, exchange: Exchange, head: bytes) -> errors.ApiError | None:
         """Set the exchange's ``keep_alive`` and ``body_length``, or return why the request cannot be served."""
@@ -210,7 +198,8 @@ class Connection(asyncio.BufferedProtocol):
         coding = exchange.headers.get("Transfer-Encoding")
         if coding and coding.lower() != "chunked" and self._keep_alive is not None:
             return errors.NotImplementedByServer()
-        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings.
+        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings. The comma that joins repeated
+        # fields is not part of a valid host.
         http_1_0 = exchange.version == "HTTP/1.0"
         host = exchange.headers.get("Host", "" if http_1_0 else ",")
         # llhttp takes "PRI * HTTP/1.0" for the start of HTTP/2, and waits for the rest.
@@ -278,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
             self.writer.drained.add_done_callback(lambda _: self._end(exchange))
 
     def _end(self, exchange: Exchange) -> None:
-        self.state.in_flight.discard(exchange)
+        self.server.in_flight.discard(exchange)
         exchange.end(sent=not self._lost)
         if not self._lost and (exchange.body_complete or not exchange.keep_alive):
             self._next(exchange)
@@ -317,7 +306,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
-    """Return the head in a form that llhttp accepts if HTTP does.
+    """Return the head in a form that llhttp accepts if it is valid HTTP.
 
     llhttp knows some methods and no HTTP/1.2, takes lengths of up to 64 bits, and stops parsing at ``Upgrade``, which a
     server may ignore (RFC 9110 sections 2.5, 8.6 and 7.8).

@@ -56,7 +56,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         self.method, self.uri, self.version = line.groups("") if line else ("", "", "")
         self.headers = RequestHeaders(head)
         self.remote_ip = connection.remote_ip
-        self.state = connection.state
+        self.server = connection.server
         target = self.uri
         if not target.startswith("/") and (absolute := _ABSOLUTE_FORM.fullmatch(target)):  # RFC 9112 section 3.2.2
             target = absolute[1] if absolute[1].startswith("/") else f"/{absolute[1]}"
@@ -112,7 +112,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
             self.method == "OPTIONS"
             and self.refusal is None
             and self.headers.get("Access-Control-Request-Method") is not None
-            and self.headers.get("Origin") in self.state.config.frontend_url
+            and self.headers.get("Origin") in self.server.config.frontend_url
         )
 
     def request_time(self) -> float:
@@ -144,7 +144,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         if self.response_complete or self._body_end.done():
             return False
         self._body += data
-        if len(self._body) > self.state.config.max_body_bytes:
+        if len(self._body) > self.server.config.max_body_bytes:
             self.fail(BodyTooLarge())
         return True
 
@@ -172,7 +172,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         self.head_sent = True
         # Reading the rest of the body keeps the connection, unless the body is too long or waits for 100 Continue.
         droppable = not self._expects_continue and (self.body_length or 0) <= DROPPED_BYTES
-        if self.state.draining or not (self.body_complete or droppable):
+        if self.server.draining or not (self.body_complete or droppable):
             self.keep_alive = False
         framing = ""
         if "Content-Length" not in headers and status not in (204, 304):
@@ -185,7 +185,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
             framing += "Connection: close\r\n"
         elif self.version == "HTTP/1.0":
             framing += "Connection: keep-alive\r\n"
-        defaults = default_headers(self.headers, self.id, self.state.config)
+        defaults = default_headers(self.headers, self.id, self.server.config)
         fields = "".join([f"{SPELLING.get(name, name)}: {value}\r\n" for name, value in headers.get_all()])
         first_line = f"HTTP/1.1 {status} {start_line.reason}\r\n"
         return self.write(chunk or b"", f"{first_line}{defaults}{fields}{framing}\r\n".encode("latin-1"))

@@ -11,7 +11,8 @@ import structlog
 from tornado.netutil import bind_sockets
 
 from server.config import Config
-from server.http.connection import Connection, ServerState
+from server.http.connection import Connection
+from server.http.exchange import Exchange
 from server.http.router import Router
 from server.http.writer import WRITE_BYTES
 
@@ -35,7 +36,11 @@ class Server:
     """
 
     def __init__(self, router: Router, config: Config) -> None:
-        self.state = ServerState(config, router, self._on_lost)
+        self.router = router
+        self.config = config
+        self.connections: set[Connection] = set()
+        self.in_flight: set[Exchange] = set()  # requests with a response that is not sent yet
+        self.draining = False
         self._max_connections = _max_connections(config.database_pool_size)
         self._accepted = 0  # connections that are not lost yet
         self._sockets: list[socket.socket] = []
@@ -48,11 +53,6 @@ class Server:
         """The port that the server listens on."""
         return int(self._sockets[0].getsockname()[1])
 
-    @property
-    def in_flight(self) -> int:
-        """The number of requests with a response that is not sent yet."""
-        return len(self.state.in_flight)
-
     def listen(self, port: int, host: str) -> None:
         """Start to accept connections; port 0 is any free one, and an empty host is every address of the machine.
 
@@ -61,16 +61,16 @@ class Server:
         """
         self._sockets = bind_sockets(port, host or None)
         for listener in self._sockets:
-            # Connections inherit it: the kernel takes no more of a response than the client has room for, and this.
+            # Connections inherit it: the kernel buffers no more of a response than the client has room for, plus this.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BYTES)
         self._resume_accepting()
         self._check_clients()
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, wait up to this number of seconds for the requests in flight, abort the rest, and close."""
-        self.state.draining = True
+        self.draining = True
         self._stop_accepting()
-        log.info("server_draining", in_flight=self.in_flight)
+        log.info("server_draining", in_flight=len(self.in_flight))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._finish_requests()
@@ -84,9 +84,9 @@ class Server:
         """Abort the requests in flight, and close every connection."""
         self._stop_accepting()
         self._checks.cancel()
-        for exchange in self.state.in_flight:
+        for exchange in self.in_flight:
             exchange.end(sent=False)
-        for connection in self.state.connections:
+        for connection in self.connections:
             connection.abort()
         await asyncio.sleep(0)  # asyncio calls connection_lost
 
@@ -123,7 +123,7 @@ class Server:
                 return
             self._accepted += 1
             client.setblocking(False)
-            protocol = partial(Connection, self.state, address[0])
+            protocol = partial(Connection, self, address[0])
             opening = loop.create_task(loop.connect_accepted_socket(protocol, client))
             self._opening.add(opening)  # asyncio keeps weak references to tasks only
             opening.add_done_callback(self._opened)
@@ -133,9 +133,10 @@ class Server:
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
         if not opening.cancelled() and opening.exception() is not None:  # the client has reset the connection
-            self._on_lost()
+            self.on_lost()
 
-    def _on_lost(self) -> None:
+    def on_lost(self) -> None:
+        """Accept another client: a connection is lost."""
         if self._accepted == self._max_connections:
             self._resume_accepting()
         self._accepted -= 1
@@ -150,7 +151,7 @@ class Server:
     def _check_clients(self) -> None:
         loop = asyncio.get_running_loop()
         self._checks = loop.call_later(CHECK_SECONDS, self._check_clients)
-        for connection in self.state.connections:
+        for connection in self.connections:
             connection.check(loop.time())
 
     async def _finish_requests(self) -> None:
