@@ -8,20 +8,15 @@ from tornado.web import RequestHandler
 from server.http.exchange import Exchange
 
 
-class _Everything(tuple[str, ...]):
-    """A tuple that contains everything."""
-
-    __slots__ = ()
-
-    def __contains__(self, item: object) -> bool:
-        return True
-
-
 class Handler(RequestHandler):
     """A handler with responses that are JSON and not stored, unless it sets other headers."""
 
     request: Exchange
-    SUPPORTED_METHODS = _Everything()  # for others, Tornado would respond with 405 before it calls ``prepare``
+
+    @property
+    def SUPPORTED_METHODS(self) -> tuple[str, ...]:  # type: ignore[override]  # noqa: N802
+        """The request's own method, because for others Tornado responds with 405 before it calls ``prepare``."""
+        return (self.request.method,)
 
     def clear(self) -> None:
         """Begin a response; Tornado calls it again before that of an error.
