@@ -85,8 +85,7 @@ class Database:
     """
 
     def __init__(self, driver: Driver, connections: int, timeout: float) -> None:
-        self.place = driver.place
-        self._driver = driver
+        self.driver = driver
         self._connections = asyncio.Semaphore(connections)
         self._waiting = 0
         self._running = 0
@@ -112,7 +111,7 @@ class Database:
             self._running += 1
             release: Callable[[], object] = self._connections.release
             try:
-                return await self._driver.execute(statement, parameters)
+                return await self.driver.execute(statement, parameters)
             except TooManyConnections:
                 if self._running == 1:  # there is no open connection to wait for
                     raise
@@ -139,7 +138,7 @@ class RequestDatabase:
             async with asyncio.timeout(self._seconds_left):
                 return await self._database.execute(statement, parameters)
         except TimeoutError as error:
-            raise DatabaseUnavailable(f"no response in time from {self._database.place}") from error
+            raise DatabaseUnavailable(f"no response in time from {self._database.driver.place}") from error
         finally:
             self._seconds_left -= clock() - started
 

@@ -116,7 +116,7 @@ class Connection(aiopg.Connection):
             self._waiter = None
 
     def close(self) -> asyncio.Future[None]:
-        """Close the connection, and stop watching its descriptor once only.
+        """Close the connection, and stop watching its descriptor only once.
 
         aiopg's own stops watching the number at each call. By then the number may belong to another socket, which
         would not be watched any more.

@@ -19,7 +19,7 @@ class Writer:
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        transport.set_write_buffer_limits(high=0)  # it calls pause() when it buffers anything
+        transport.set_write_buffer_limits(high=0)  # so that it calls pause() whenever it buffers anything
         self._transport = transport
         self._waiting: deque[bytes | memoryview] = deque()
         self._paused = False
