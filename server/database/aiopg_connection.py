@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL: from the addresses of a server to the cursor of a connection of aiopg's."""
+"""Connecting to PostgreSQL: from the addresses of a server to the cursor of an aiopg connection."""
 
 import asyncio
 import ctypes
@@ -142,7 +142,7 @@ class Connector:
     def __init__(self, parameters: dict[str, str]) -> None:
         fields = [parameters.get(name, "").split(",") for name in Address._fields]
         count = max(map(len, fields))
-        columns = [field * (count // len(field)) for field in fields]  # one port may be that of all hosts
+        columns = [field * (count // len(field)) for field in fields]  # a single port is that of all hosts
         self._hosts = [Address(*host) for host in zip(*columns, strict=True)]
         others = {name: value for name, value in parameters.items() if name not in Address._fields}
         self._options: dict[str, Any] = {**others, "client_encoding": "utf8", **AIOPG_OPTIONS}
@@ -226,7 +226,7 @@ async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Curso
             delay = ATTEMPT_DELAY_SECONDS if waiting else None
             done, _ = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # raises what is a bug
+                task.result()  # any other exception is a bug
         if cursors:
             return cursors.pop()
     finally:

@@ -318,7 +318,7 @@ def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
 
 
 def _size_to_empty_line(data: bytearray) -> int:
-    """Return the size of chunked data up to the first empty line, which may end the body, or to a beginning of one."""
+    """Return the number of bytes up to the first empty line, which may end a chunked body, or to what may begin one."""
     end = data.find(b"\r\n\r\n")
     if end >= 0:
         return end + 4

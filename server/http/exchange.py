@@ -41,7 +41,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     Args:
         connection: the client connection.
-        head: as sent; what is malformed is left out.
+        head: as sent; malformed lines are ignored.
     """
 
     headers: RequestHeaders  # type: ignore[assignment]
@@ -77,7 +77,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     @property
     def connection(self) -> HTTPConnection:  # type: ignore[override]
-        """What Tornado writes the response to; an attribute would be a reference cycle for the garbage collector."""
+        """This object, which Tornado writes the response to; as an attribute it would be a reference cycle."""
         return self
 
     @cached_property
@@ -170,7 +170,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         assert isinstance(start_line, ResponseStartLine)  # noqa: S101
         status = start_line.code
         self.head_sent = True
-        # Reading the rest of the body keeps the connection, unless the body is too long or waits for 100 Continue.
+        # The connection can be kept if the rest of the body is short enough to drop and does not wait for 100 Continue.
         droppable = not self._expects_continue and (self.body_length or 0) <= DROPPED_BYTES
         if self.server.draining or not (self.body_complete or droppable):
             self.keep_alive = False

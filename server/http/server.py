@@ -99,7 +99,7 @@ class Server:
             asyncio.get_running_loop().remove_reader(listener)
 
     def _stop_accepting(self) -> None:
-        """Accept the clients that are waiting, then close the ports, which would reset waiting connections."""
+        """Close the ports, but accept the waiting clients first, because closing would reset their connections."""
         self._pause_accepting()
         while self._sockets:
             listener = self._sockets.pop()

@@ -71,17 +71,15 @@ class Writer:
         self.drained.exception()  # asyncio would log it if no handler is waiting
 
     def stalled_seconds(self, now: float) -> float:
-        """Return for how long the client has taken no byte of the waiting data; to be called once a second."""
-        if self.drained.done():
-            self._taken_at = now
-        elif (taken := self._bytes_taken()) > self._taken:
-            self._taken, self._taken_at = taken, now
-        return now - self._taken_at
-
-    def _bytes_taken(self) -> int:
-        """Return the number of bytes that the client's system has acknowledged."""
-        in_kernel = 0
-        with suppress(OSError):  # not every system reports it
-            client = self._transport.get_extra_info("socket")
-            in_kernel = int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return self._written - self._transport.get_write_buffer_size() - in_kernel
+        """Return for how long the client has acknowledged no byte of the waiting data; to be called once a second."""
+        if not self.drained.done():
+            in_kernel = 0
+            with suppress(OSError):  # not every system reports it
+                client = self._transport.get_extra_info("socket")
+                in_kernel = int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+            taken = self._written - self._transport.get_write_buffer_size() - in_kernel
+            if taken <= self._taken:
+                return now - self._taken_at
+            self._taken = taken
+        self._taken_at = now
+        return 0

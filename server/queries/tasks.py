@@ -206,5 +206,5 @@ def _task(row: Sequence[Any]) -> Task:
     }
 
 
-# In every ETag: a release that shows tasks in another form must not confirm the tags of the one before.
+# A part of every ETag, so that a release that represents tasks differently does not confirm older tags.
 FORM = f"{crc32(orjson.dumps(_task([None] * len(_columns)))):08x}"
