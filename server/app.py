@@ -130,7 +130,7 @@ async def wait_for_database(database: Database) -> None:
     Raises:
         StartError: if that takes over 30 seconds, or the database refuses the connection.
     """
-    reason = f"no response from {database.place}"
+    reason = f"no response from {database.driver.place}"
     logged = False
     try:
         async with asyncio.timeout(DATABASE_WAIT_SECONDS):
