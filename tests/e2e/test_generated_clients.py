@@ -4,15 +4,13 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import serving
-from tests.support.servers import SETTINGS
+from tests.support.processes import SETTINGS, run, serving
 from tests.support.typescript import NODE
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -36,7 +34,6 @@ COMMANDS = {
     "java": ["java", "-cp", f"classes:{JAVA_PATH}", "Main"],
     "php": ["php", "client.php"],
 }
-SQLITE = SETTINGS | {"DATABASE_URL": "sqlite:///todo.db"}
 pytestmark = [pytest.mark.usefixtures("io_loop"), pytest.mark.timeout(seconds=300)]
 
 
@@ -51,25 +48,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def run(*command: str, folder: Path, **environment: str) -> str:
-    """Run a command that must succeed, and return its output."""
-    environment = {**os.environ, **environment}
-    ran = await asyncio.to_thread(subprocess.run, command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
 async def generate(folder: Path) -> None:
-    async with serving(folder, SQLITE) as (_, client):
-        url = f"http://127.0.0.1:{client.port}/openapi.json"
-        await run("curl", "-sSo", "openapi.json", url, folder=folder)
+    async with serving(folder, SETTINGS) as (_, client):
+        await run("curl", "-sSo", "openapi.json", f"http://127.0.0.1:{client.port}/openapi.json", folder=folder)
     await asyncio.gather(
         generate_with_openapi_generator(folder),
         run(
-            *(str(PYTHON_BIN / "openapi-python-client"), "generate", "--path", "openapi.json"),
+            *(PYTHON_BIN / "openapi-python-client", "generate", "--path", "openapi.json"),
             *("--meta", "none", "--output-path", "todo_client", "--fail-on-warning"),
             folder=folder,
-            PATH=f"{PYTHON_BIN}:{os.environ['PATH']}",  # where it finds ruff
+            environment={"PATH": f"{PYTHON_BIN}:{os.environ['PATH']}"},  # where it finds ruff
         ),
         generate_typescript(folder),
     )
@@ -92,19 +80,19 @@ async def generate_with_openapi_generator(folder: Path) -> None:
 
 async def generate_typescript(folder: Path) -> None:
     plugins = ("@hey-api/typescript", "@hey-api/sdk", "@hey-api/client-fetch", "zod")
-    await run(str(BIN / "openapi-ts"), "-i", "openapi.json", "-o", "hey-api", "-p", *plugins, folder=folder)
+    await run(BIN / "openapi-ts", "-i", "openapi.json", "-o", "hey-api", "-p", *plugins, folder=folder)
     for client in ("fetch", "zod"):
         arguments = ("--input", "openapi.json", "--output", f"orval-{client}.ts", "--client", client)
-        await run(str(BIN / "orval"), *arguments, folder=folder)
+        await run(BIN / "orval", *arguments, folder=folder)
 
 
 async def bundle(folder: Path) -> None:
     """Check the types of the programs in TypeScript, and bundle them."""
     sources = [path.name for path in CLIENTS.glob("*.ts")]
     options = "--noEmit --strict --skipLibCheck --target es2022 --module esnext --moduleResolution bundler --types node"
-    await run(str(BIN / "tsc"), *options.split(), *sources, folder=folder)
+    await run(BIN / "tsc", *options.split(), *sources, folder=folder)
     options = "--bundle --platform=node --format=esm --outdir=. --out-extension:.js=.mjs"
-    await run(str(BIN / "esbuild"), *options.split(), *sources, folder=folder)
+    await run(BIN / "esbuild", *options.split(), *sources, folder=folder)
 
 
 async def compile_java(folder: Path) -> None:
@@ -114,9 +102,9 @@ async def compile_java(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_generated_client_uses_the_api(folder: Path, tmp_path: Path, name: str) -> None:
-    async with serving(tmp_path, SQLITE) as (_, client):
+    async with serving(tmp_path, SETTINGS) as (_, client):
         variables = {"API_URL": f"http://127.0.0.1:{client.port}", "PYTHONPATH": str(folder / "python")}
-        output = await run(*COMMANDS[name], folder=folder, **variables)
+        output = await run(*COMMANDS[name], folder=folder, environment=variables)
     assert json.loads(output) == {
         "signedUp": True,
         "created": ["Buy milk", None, False],
@@ -141,4 +129,4 @@ async def test_generated_client_uses_the_api(folder: Path, tmp_path: Path, name:
     ids=lambda command: command[0],
 )
 async def test_linter_accepts_the_document(folder: Path, command: tuple[str, ...]) -> None:
-    await run(str(BIN / command[0]), *command[1:], folder=folder, **QUIET)
+    await run(BIN / command[0], *command[1:], folder=folder, environment=QUIET)

@@ -17,9 +17,9 @@ from server.errors import TooManyRequests
 from server.security.ratelimit import RateLimiter
 from server.security.redis_storage import CALL_SECONDS, MAX_CONNECTIONS
 from tests.support.client import PASSWORD, PATHS, Client, Response
+from tests.support.cluster import self_signed
 from tests.support.measuring import Report
-from tests.support.processes import Process, finished, free_port, serving
-from tests.support.servers import SETTINGS
+from tests.support.processes import SETTINGS, Process, free_port, serving
 from tests.support.services import redis
 
 LIMIT = 5
@@ -202,11 +202,9 @@ async def test_connections_to_redis_are_limited_and_closed(tmp_path: Path) -> No
 
 
 async def test_redis_with_tls_and_a_self_signed_certificate(tmp_path: Path) -> None:
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=redis"
-    made = await finished(*command.split(), folder=tmp_path, environment={})
-    assert made.exit_code == 0, made.stderr
+    await self_signed(tmp_path)
     port = free_port()
-    tls = f"--tls-port {port} --tls-cert-file cert.pem --tls-key-file key.pem --tls-auth-clients no"
+    tls = f"--tls-port {port} --tls-cert-file certificate.pem --tls-key-file key.pem --tls-auth-clients no"
     url = f"rediss://:{REDIS_PASSWORD}@127.0.0.1:{port}"
     async with redis(tmp_path, 0, *tls.split(), "--requirepass", REDIS_PASSWORD):
         async with servers(tmp_path, f"{url}?ssl_cert_reqs=none") as both:

@@ -11,8 +11,8 @@ from server.api.contracts import TODO
 from server.routes import ROUTES
 from tests.conftest import on_one_database
 from tests.support.client import Client
-from tests.support.processes import serving
-from tests.support.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project, run
+from tests.support.processes import run, serving
+from tests.support.typescript import NODE, PACKAGES, built, code_blocks, compiled, new_project
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 ADDRESS = "http://localhost:8000"
@@ -22,7 +22,7 @@ async def generate_types(client: Client, folder: Path) -> None:
     """Run the command of docs/frontend.md against a server."""
     (line,) = re.findall(r"^npx (.*)$", code_blocks("sh")[0], re.MULTILINE)
     program, *arguments = shlex.split(line.replace(ADDRESS, f"http://127.0.0.1:{client.port}"))
-    await run(str(PACKAGES / ".bin" / program), *arguments, folder=folder)
+    await run(PACKAGES / ".bin" / program, *arguments, folder=folder)
 
 
 @pytest.mark.requirement("SC-009")
@@ -35,7 +35,7 @@ async def test_typed_client_uses_every_operation(environment: dict[str, str], tm
         compilation = await compiled(tmp_path)
         assert (compilation.exit_code, compilation.stdout) == (0, "")
         program = await built(tmp_path, "client", {"VITE_API_URL": f"http://127.0.0.1:{client.port}"})
-        summary = json.loads(await run("node", str(program), folder=tmp_path))
+        summary = json.loads(await run("node", program, folder=tmp_path))
     assert re.fullmatch(r"Try again in \d+ seconds\.", summary["problems"].pop("tooMany"))
     assert summary == {
         "health": "healthy",

@@ -10,8 +10,7 @@ from tests.support.client import Person
 from tests.support.creates import assert_stored, start_creating
 from tests.support.load import CREATE, Caller, RetryingCaller, until
 from tests.support.measuring import Report
-from tests.support.processes import Process, free_port, serving
-from tests.support.servers import SETTINGS
+from tests.support.processes import SETTINGS, free_port, serving
 from tests.support.services import postgres
 
 TIMES = 3
@@ -22,11 +21,6 @@ TERMINATE = """
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
-async def kill(process: Process) -> None:
-    process.send_signal(signal.SIGKILL)
-    assert await process.ended() == -signal.SIGKILL
-
-
 @pytest.mark.requirement("SC-005")
 async def test_killed_server_loses_no_acknowledged_task(tmp_path: Path, report: Report) -> None:
     port = free_port()
@@ -35,11 +29,11 @@ async def test_killed_server_loses_no_acknowledged_task(tmp_path: Path, report: 
         async with serving(tmp_path, settings, port) as (process, client):
             load = start_creating(port, (await Person.register(client, "alice")).token)
             await load.succeed(200)
-            await kill(process)
+            assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
         for _ in range(TIMES - 1):
             async with serving(tmp_path, settings, port) as (process, _):
                 await load.succeed(200)
-                await kill(process)
+                assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
         async with serving(tmp_path, settings, port):
             await load.succeed(200)
             await load.stop()
@@ -57,7 +51,7 @@ async def test_create_repeated_after_a_kill_is_stored_once(tmp_path: Path) -> No
             with database.tasks_locked():
                 response = asyncio.create_task(caller.call(*CREATE, "Idempotency-Key: Buy-groceries"))
                 await until(database.waiting)
-                await kill(process)
+                assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
             assert (await response).status is None
         async with serving(tmp_path, settings) as (_, client):
             retrying = RetryingCaller(client.port, alice.token)

@@ -13,9 +13,8 @@ from tests.support.client import Person
 from tests.support.creates import assert_stored, start_creating
 from tests.support.load import CREATE, LIST, UNAVAILABLE, Caller, percentile, slowest, until
 from tests.support.measuring import Report
-from tests.support.processes import serving
-from tests.support.servers import SETTINGS
-from tests.support.services import Postgres, Proxy, run_as_owner, system_folder, system_postgres
+from tests.support.processes import SETTINGS, Gate, run, serving
+from tests.support.services import Postgres, owner, system_folder, system_postgres
 
 CLIENTS = 16
 TIMES = 3
@@ -31,7 +30,7 @@ async def follow(standby: Postgres, primary: Postgres) -> None:
     shutil.chown(standby.folder, primary.folder.owner(), primary.folder.group())
     source = primary.url.removesuffix("/postgres")
     backup = ("-D", standby.folder, "-d", source, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
-    await run_as_owner(standby.folder, primary.programs / "pg_basebackup", *backup)
+    await run(primary.programs / "pg_basebackup", *backup, folder=standby.folder, **owner(standby.folder))
     with (standby.folder / "postgresql.auto.conf").open("a") as configuration:
         configuration.write("synchronous_standby_names = ''\n")  # once promoted, it has no standby yet
     await standby.start()
@@ -53,12 +52,6 @@ async def pair() -> AsyncIterator[tuple[Postgres, Postgres]]:
                 await standby.stop()
 
 
-async def promote(standby: Postgres) -> None:
-    """Make a standby the primary."""
-    standby.execute("SELECT pg_promote(false)")
-    await until(lambda: standby.execute("SELECT pg_is_in_recovery()") == [(False,)])
-
-
 @pytest.mark.timeout(seconds=120)
 async def test_failovers_lose_no_acknowledged_task(tmp_path: Path, report: Report) -> None:
     async with pair() as servers:
@@ -72,7 +65,8 @@ async def test_failovers_lose_no_acknowledged_task(tmp_path: Path, report: Repor
             for _ in range(TIMES):
                 await load.succeed(200)
                 await primary.kill()
-                await promote(standby)
+                standby.execute("SELECT pg_promote(false)")
+                await until(lambda: standby.execute("SELECT pg_is_in_recovery()") == [(False,)])  # noqa: B023
                 promoted = time.perf_counter()
                 await load.succeed(1)
                 waited.append(time.perf_counter() - promoted)
@@ -95,18 +89,20 @@ async def test_failovers_lose_no_acknowledged_task(tmp_path: Path, report: Repor
 
 
 async def test_name_that_leads_back_to_the_primary_costs_nothing(tmp_path: Path, report: Report) -> None:
-    async with pair() as (primary, standby), Proxy(primary.port).listening() as name:
-        settings = SETTINGS | {"DATABASE_URL": primary.url.replace(str(primary.port), str(name.port))}
-        async with serving(tmp_path, settings) as (_, client):
+    async with pair() as (primary, standby), Gate(primary.url) as name:
+        await name.open()
+        async with serving(tmp_path, SETTINGS | {"DATABASE_URL": name.url}) as (_, client):
             alice = await Person.register(client, "alice")
             caller, reader = Caller(client.port, alice.token), Caller(client.port, alice.token)
             assert (await caller.call(*CREATE)).status == 201
-            name.lead_to(standby.port)
+            await name.shut()
+            name.lead_to(standby.url)
+            await name.open()
             refused = [await caller.call(*CREATE) for _ in range(20)]
             assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in refused)
             assert (await reader.call(*LIST)).status == 200
             assert (await client.request("GET", "/health/ready")).status == 503
-            name.lead_to(primary.port, keep=True)  # connections to the standby stay open: only a name was changed
+            name.lead_to(primary.url)  # connections to the standby stay open: only a name was changed
             callers = [caller, reader, *(Caller(client.port, alice.token) for _ in range(CLIENTS))]
             afterwards = await asyncio.gather(*(each.call(*CREATE) for each in callers))
             assert (await client.request("GET", "/health/ready")).status == 200

@@ -1,19 +1,15 @@
 """Everything works behind PgBouncer in transaction mode, where each statement may meet another PostgreSQL session."""
 
 import asyncio
-from itertools import repeat
 from pathlib import Path
 
 import pytest
 
 from server.handlers.tasks import SHORT_LIST
 from tests.support.client import PASSWORD, PATHS, Paths, Person
-from tests.support.load import CREATE, Caller, Load, until
-from tests.support.processes import RUN, finished, serving
-from tests.support.servers import SETTINGS
+from tests.support.processes import RUN, SETTINGS, finished, serving
 from tests.support.services import pgbouncer, postgres
 
-POOL = 50
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
@@ -47,23 +43,3 @@ async def test_migrations_and_operations_work_behind_pgbouncer(tmp_path: Path) -
         async with serving(tmp_path, settings) as (_, client):
             users = [(await Person.register(client, "alice"), paths) for paths in PATHS * 2]
             await asyncio.gather(*(use(*user) for user in users))
-
-
-@pytest.mark.requirement("SC-008")
-async def test_pool_of_fifty_runs_fifty_statements_concurrently(tmp_path: Path) -> None:
-    async with postgres() as database, pgbouncer(database, connections=POOL + 20) as url:
-        settings = SETTINGS | {
-            "DATABASE_URL": url,
-            "DATABASE_POOL_SIZE": str(POOL),
-            "DATABASE_TIMEOUT_SECONDS": "20",
-        }
-        async with serving(tmp_path, settings) as (_, client):
-            alice = await Person.register(client, "alice")
-            load = Load()
-            with database.tasks_locked():
-                load.start([Caller(client.port, alice.token) for _ in range(POOL + 10)], repeat(CREATE, POOL + 10))
-                await until(lambda: len(database.waiting()) >= POOL)
-                assert len(database.waiting()) == POOL
-                assert not load.outcomes
-            await load.finish()
-            assert [outcome.status for outcome in load.outcomes] == [201] * (POOL + 10)

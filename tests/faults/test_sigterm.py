@@ -15,9 +15,9 @@ from tests.support.client import Person
 from tests.support.creates import numbered
 from tests.support.load import CREATE, LIST, Caller, Outcome, Request, until
 from tests.support.measuring import Report
-from tests.support.processes import RUN, serving, started
+from tests.support.processes import RUN, SETTINGS, serving, started
 from tests.support.raw_http import head
-from tests.support.servers import SETTINGS, own_hosts, running, running_on_postgres
+from tests.support.servers import own_hosts, running, running_on_postgres
 from tests.support.services import postgres
 
 CLIENTS = 32
@@ -87,7 +87,7 @@ async def test_requests_sent_before_sigterm_get_a_response(tmp_path: Path) -> No
 
 
 async def test_idle_connections_are_closed_without_a_reset(tmp_path: Path) -> None:
-    async with running(tmp_path, DATABASE_URL="sqlite:///todo.db") as server:
+    async with running(tmp_path) as server:
         callers = [server.caller() for _ in range(CLIENTS)]
         readers = [(await caller.connect())[0] for caller in callers]
         for caller in callers[::2]:  # the others have never sent anything
@@ -140,11 +140,7 @@ async def test_hanging_look_up_of_the_database_does_not_delay_the_end(
 
 
 async def test_hanging_look_up_of_redis_does_not_delay_the_end(tmp_path: Path) -> None:
-    settings = {
-        "DATABASE_URL": "sqlite:///todo.db",
-        "RATE_LIMIT_STORAGE": f"redis://{NAME}",
-        "AUTH_RATE_LIMIT": "9/day",
-    }
+    settings = {"RATE_LIMIT_STORAGE": f"redis://{NAME}", "AUTH_RATE_LIMIT": "9/day"}
     command = (*in_container(tmp_path), *RUN)
     async with serving(tmp_path, SETTINGS | settings, command=command) as (process, client):
         await Person.register(client, "alice")

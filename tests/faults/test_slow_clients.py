@@ -1,10 +1,11 @@
 """Clients that send or read slowly, or send garbage, slow down others little and are disconnected in time."""
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,6 @@ from tests.support.measuring import Report
 from tests.support.processes import PROJECT, changed
 from tests.support.raw_http import head
 from tests.support.servers import running, running_on_postgres
-from tests.support.slow_clients import (
-    GARBAGE,
-    MILLION_HEADERS,
-    connect,
-    endless_body,
-    is_open,
-    send_slowly,
-    send_until_closed,
-)
 
 FEW = 50
 SHORT_SECONDS = 3
@@ -37,7 +29,53 @@ IMPATIENT = changed(  # thirty seconds are long for a test
     "import server.http.connection as http; "
     f"http.IDLE_SECONDS = http.HEAD_SECONDS = http.SEND_SECONDS = {SHORT_SECONDS}; http.BODY_SECONDS = {BODY_SECONDS}"
 )
+TICKS = 50  # a second; in each, one in fifty of the connections sends something
+SLOW_HEAD = b"GET /health HTTP/1.1\r\nX-Slow: " + b"a" * 60
+SLOW_CHUNK = b"1\r\n \r\n"
+MILLION_HEADERS = head("GET", "/health")[:-2] + b"x: y\r\n" * 1_000_000 + b"\r\n"
+GARBAGE = head("GET", "/health") + random.Random(6).randbytes(60_000) + b"\r\n\r\n"
 pytestmark = pytest.mark.usefixtures("io_loop")
+
+
+def endless_body(token: str) -> bytes:
+    """Return the head of a request with a chunked body."""
+    return head("POST", "/api/tasks", "Transfer-Encoding: chunked", token=token)
+
+
+async def connect(port: int, data: bytes = b"") -> socket.socket:
+    """Open a connection and send some bytes."""
+    connection = socket.socket()
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, ("127.0.0.1", port))
+    await loop.sock_sendall(connection, data)
+    return connection
+
+
+async def send_slowly(heads: list[socket.socket], bodies: list[socket.socket]) -> None:
+    """Send one byte of a head, or one small chunk of a body, on each connection every second."""
+    for tick in range(len(SLOW_HEAD) * TICKS):
+        second, turn = divmod(tick, TICKS)
+        for connections, piece in ((heads, SLOW_HEAD[second : second + 1]), (bodies, SLOW_CHUNK)):
+            for connection in connections[turn::TICKS]:
+                with suppress(OSError):  # it was closed
+                    connection.send(piece)
+        await asyncio.sleep(1 / TICKS)
+
+
+async def send_until_closed(port: int, data: bytes, closed_after: list[float]) -> None:
+    """Send the same every second; keep the seconds after which the server closes each connection."""
+    loop = asyncio.get_running_loop()
+    while True:
+        started = time.perf_counter()
+        with await connect(port) as connection:
+            with suppress(ConnectionError):
+                await loop.sock_sendall(connection, data)
+            with suppress(ConnectionError):
+                while await loop.sock_recv(connection, 65536):
+                    pass
+        closed_after.append(time.perf_counter() - started)
+        await asyncio.sleep(1)
 
 
 @pytest.mark.alone
@@ -52,29 +90,24 @@ async def test_slow_and_malformed_requests_slow_down_others_little(tmp_path: Pat
         async def attack() -> AsyncIterator[None]:
             heads = [await connect(server.port) for _ in range(500)]
             bodies = [await connect(server.port, endless_body(mallory.token)) for _ in range(100)]
-            attacks = [
-                asyncio.create_task(send_slowly(heads, bodies)),
-                *(
-                    asyncio.create_task(send_until_closed(server.port, data, closed_after))
-                    for data in (MILLION_HEADERS, GARBAGE)
-                ),
-            ]
+            sending = [send_until_closed(server.port, data, closed_after) for data in (MILLION_HEADERS, GARBAGE)]
+            attacks = [asyncio.create_task(each) for each in (send_slowly(heads, bodies), *sending)]
             yield
             for task in attacks:
                 assert not task.done()
                 task.cancel()
             await asyncio.gather(*attacks, return_exceptions=True)
-            assert all(map(is_open, heads + bodies))
             for connection in heads + bodies:
-                connection.close()
+                with connection, pytest.raises(BlockingIOError):  # it is open, and the server has sent nothing
+                    connection.recv(1)
 
         before = server.memory()
-        found = await slowdown(server, alice.token, attack)
+        lists, _ = await slowdown(server, alice.token, attack)
         grown = server.peak_memory() - before
         assert await server.process.stop() == 0
         errors = [event for event in server.events() if event["level"] in ("error", "critical")]
-    report(lists_p99_ratio=found.lists, mebibytes_grown=grown, garbage_closed_after=max(closed_after))
-    assert found.lists < 2
+    report(lists_p99_ratio=lists, mebibytes_grown=grown, garbage_closed_after=max(closed_after))
+    assert lists < 2
     assert grown < 50
     assert len(closed_after) > 6
     assert max(closed_after) < 5
@@ -93,7 +126,7 @@ async def test_slow_senders_are_disconnected_in_time(tmp_path: Path, report: Rep
             assert bool(received) == bool(start)
             return time.perf_counter() - since
 
-    async with running(tmp_path, *IMPATIENT, DATABASE_URL="sqlite:///todo.db") as server, asyncio.timeout(30):
+    async with running(tmp_path, *IMPATIENT) as server, asyncio.timeout(30):
         mallory = await Person.register(server.client, "mallory")
         since = time.perf_counter()
         idle, heads = [[await connect(server.port) for _ in range(FEW)] for _ in range(2)]
@@ -121,8 +154,7 @@ async def test_slow_senders_are_disconnected_in_time(tmp_path: Path, report: Rep
 
 async def test_clients_that_do_not_read_are_disconnected(tmp_path: Path, report: Report) -> None:
     request = head("GET", SCRIPT)
-    settings = {"DATABASE_URL": "sqlite:///todo.db", "SHUTDOWN_SECONDS": "1"}
-    async with running(tmp_path, *IMPATIENT, **settings) as server, AsyncExitStack() as stack:
+    async with running(tmp_path, *IMPATIENT, SHUTDOWN_SECONDS="1") as server, AsyncExitStack() as stack:
 
         async def stall(count: int) -> None:
             for _ in range(count):

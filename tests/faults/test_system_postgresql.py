@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from sqlalchemy import Boolean, literal_column, select, text
 from server.database import Database, DatabaseRefused
 from server.database.postgres import PostgresDriver
 from tests.support.client import PASSWORD, PATHS
-from tests.support.processes import RUN, finished, serving, started
-from tests.support.servers import SETTINGS
+from tests.support.processes import RUN, SETTINGS, finished, run, serving, started
 from tests.support.services import Postgres, system_postgres
 
 ROLE, ROLE_PASSWORD = "someone", "pa55-of-someone"
@@ -29,7 +27,7 @@ async def allow(server: Postgres, line: str = "") -> None:
     await asyncio.sleep(0.2)  # the server reads it
 
 
-def set_up_tls(server: Postgres) -> None:
+async def set_up_tls(server: Postgres) -> None:
     """Give a server a certificate for localhost, and the authority ca.crt that signed it."""
     folder = server.folder
     (folder / "names").write_text("subjectAltName=DNS:localhost")
@@ -38,7 +36,7 @@ def set_up_tls(server: Postgres) -> None:
         "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
         "x509 -req -days 2 -CA ca.crt -CAkey ca.key -CAcreateserial -in server.csr -extfile names -out server.crt",
     ):
-        subprocess.run(("openssl", *command.split()), cwd=folder, check=True, capture_output=True)
+        await run("openssl", *command.split(), folder=folder)
     for name in ("server.key", "server.crt"):
         shutil.chown(folder / name, folder.owner(), folder.group())
     (folder / "server.key").chmod(0o600)
@@ -59,7 +57,7 @@ async def is_encrypted(url: str) -> bool:
 async def test_tls_is_used_as_sslmode_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     async with system_postgres() as server:
-        set_up_tls(server)
+        await set_up_tls(server)
         server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE_PASSWORD}'")
         await allow(server)
         url = f"postgresql://{ROLE}:{ROLE_PASSWORD}@localhost:{server.port}/postgres"
@@ -75,8 +73,7 @@ async def test_tls_is_used_as_sslmode_says(tmp_path: Path, monkeypatch: pytest.M
         settings = SETTINGS | {"DATABASE_URL": f"{server.url}?sslmode=verify-full&sslrootcert=system"}
         settings["DATABASE_URL"] = settings["DATABASE_URL"].replace("127.0.0.1", "localhost")
         trusting = settings | {"SSL_CERT_FILE": str(server.folder / "ca.crt")}
-        process = await finished(*RUN, "migrate", folder=tmp_path, environment=trusting)
-        assert process.exit_code == 0, process.stdout
+        await run(*RUN, "migrate", folder=tmp_path, environment=trusting)
         async with started(*RUN, "migrate", folder=tmp_path, environment=settings) as process:
             line = await process.wait_for("waiting_for_database")
         assert "certificate verify failed" in line["reason"]

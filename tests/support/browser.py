@@ -1,10 +1,9 @@
-"""A browser, the site of a frontend, and a reverse proxy."""
+"""A browser, and the site of a frontend."""
 
 import asyncio
 import json
 import shutil
-import ssl
-import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,18 +11,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, async_playwright
-from tornado.httpclient import HTTPRequest
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
-from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from tests.support.client import Response
-from tests.support.processes import PATIENCE_SECONDS, free_port
+from tests.support.processes import PATIENCE_SECONDS, free_port, started
 
 FRONTEND = Path(__file__).parent / "frontend"
 HOST = "todo.example"  # not a local name: Swagger UI makes exceptions for these
-CLIENT = "203.0.113.7"  # the address that the proxy gives the browser
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -52,23 +46,12 @@ async def browsing() -> AsyncIterator[BrowserContext]:
 
 
 @asynccontextmanager
-async def listening(application: Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve an application on a free port."""
-    port = free_port()
-    server = HTTPServer(application, ssl_options=tls)
-    server.listen(port, "127.0.0.1")
-    try:
-        yield port
-    finally:
-        server.stop()
-        await server.close_all_connections()
-
-
-@asynccontextmanager
 async def site() -> AsyncIterator[str]:
     """Serve the frontend's files from an origin of their own."""
-    application = Application([(r"/(.*)", StaticFileHandler, {"path": FRONTEND, "default_filename": "index.html"})])
-    async with listening(application) as port:
+    port = free_port()
+    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
+    async with started(*command, folder=FRONTEND) as process:
+        await process.wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
 
 
@@ -147,58 +130,3 @@ class Docs:
         await dialog.locator("input").fill(token)
         await dialog.locator("button.authorize").click()
         await dialog.locator("button.btn-done").click()
-
-
-class ProxyHandler(RequestHandler):
-    """Forwards a request, with the client's address."""
-
-    def initialize(self, target: int) -> None:
-        self._target = target
-        self.SUPPORTED_METHODS = (self.request.method or "",)
-
-    def compute_etag(self) -> None:
-        return None
-
-    async def prepare(self) -> None:
-        headers = self.request.headers.copy()
-        headers["X-Forwarded-For"] = CLIENT
-        headers["X-Forwarded-Proto"] = self.request.protocol
-        query = f"?{self.request.query}" if self.request.query else ""
-        request = HTTPRequest(
-            f"http://127.0.0.1:{self._target}/{self.path_args[0]}{query}",
-            self.request.method or "",
-            headers,
-            self.request.body or None,
-            allow_nonstandard_methods=True,
-            follow_redirects=False,
-            decompress_response=False,
-            request_timeout=PATIENCE_SECONDS,
-        )
-        response = await SimpleAsyncHTTPClient().fetch(request, raise_error=False)
-        self.clear()
-        self.clear_header("Server")
-        self.set_status(response.code)
-        for name, value in response.headers.get_all():
-            self.set_header(name, value)
-        await self.finish(response.body or None)
-
-
-@asynccontextmanager
-async def proxy(target: int, prefix: str = "", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Forward requests below a path to a port, without the path."""
-    application = Application([(rf"/{prefix}(.*)", ProxyHandler, {"target": target})])
-    async with listening(application, tls) as port:
-        yield f"{'https' if tls else 'http'}://{HOST}:{port}/{prefix}"
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return the TLS settings of a server with a self-signed certificate."""
-    openssl = shutil.which("openssl")
-    assert openssl is not None, "openssl is not installed"
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    options = f"-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 1 -subj /CN={HOST}"
-    command = [openssl, "req", *options.split(), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -18,14 +17,6 @@ PERIOD_SECONDS = 2
 PAUSE_SECONDS = 0.005  # between two requests of one client
 
 
-@dataclass(frozen=True)
-class Slowdown:
-    """Medians over the rounds: of lists, 99th percentile under load ÷ in quiet; seconds of the slowest health check."""
-
-    lists: float
-    health: float
-
-
 async def sample(caller: Caller, path: str, seconds: float, pause: float = PAUSE_SECONDS) -> list[Outcome]:
     """Send the same request for some seconds, with pauses."""
     end = time.monotonic() + seconds
@@ -36,8 +27,14 @@ async def sample(caller: Caller, path: str, seconds: float, pause: float = PAUSE
     return outcomes
 
 
-async def slowdown(server: Server, token: str, load: Callable[[], AbstractAsyncContextManager[Any]]) -> Slowdown:
-    """Measure clients that list a user's tasks and check the server's health, without and with a load."""
+async def slowdown(
+    server: Server, token: str, load: Callable[[], AbstractAsyncContextManager[Any]]
+) -> tuple[float, float]:
+    """Measure clients that list a user's tasks and check the server's health, without and with a load.
+
+    Returns:
+        Medians over the rounds: of lists, 99th percentile under load ÷ in quiet; seconds of the slowest health check.
+    """
     readers, watcher = [server.caller(token) for _ in range(READERS)], server.caller()
 
     async def measure() -> tuple[float, float]:
@@ -55,7 +52,7 @@ async def slowdown(server: Server, token: str, load: Callable[[], AbstractAsyncC
             loaded, slowest_health = await measure()
         ratios.append(loaded / quiet)
         health.append(slowest_health)
-    return Slowdown(median(ratios), median(health))
+    return median(ratios), median(health)
 
 
 def insert_tasks(database: Postgres, owner: str, count: int) -> None:

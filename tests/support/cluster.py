@@ -1,4 +1,4 @@
-"""Server processes behind nginx, on PgBouncer, PostgreSQL and Redis, and clients that use them."""
+"""Server processes behind nginx, on PgBouncer and PostgreSQL, and clients that use them."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.support.client import PATHS, Person
 from tests.support.creates import numbered
 from tests.support.load import LIST, Caller, Load, Request
-from tests.support.processes import PROJECT, Process, client_of, free_port, serving, started
-from tests.support.servers import SETTINGS
-from tests.support.services import Postgres, pgbouncer, postgres, redis
+from tests.support.processes import PROJECT, SETTINGS, Process, client_of, free_port, run, serving, started
+from tests.support.services import Postgres, pgbouncer, postgres
 
 PROCESSES = 4
 CLIENTS = 64
@@ -54,32 +54,30 @@ class Nginx:
 
 
 @asynccontextmanager
-async def nginx(folder: Path, ports: Iterable[int], tls: str = "") -> AsyncIterator[Nginx]:
-    """Start nginx in front of processes on these ports; ``tls`` are the directives of a certificate."""
+async def nginx(ports: Iterable[int], tls: str = "") -> AsyncIterator[Nginx]:
+    """Start nginx in front of processes on these ports; ``tls`` are the directives of a certificate, and others."""
     port = free_port()
-    listen = f"listen 127.0.0.1:{port}{' ssl' if tls else ''};\n{tls}"
-    user = "user root;" if os.geteuid() == 0 else ""  # its workers must be able to enter the folder
-    write_files(
-        folder,
-        **{
-            "nginx.conf": CONFIGURATION.format(user=user, project=PROJECT),
-            "todo-api-processes.conf": "".join(f"server 127.0.0.1:{port} max_fails=0;\n" for port in ports),
-            "todo-api-listen.conf": listen,
-        },
-    )
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing: sh tests/e2e/install"
-    command = (program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log")
-    async with started(*command, folder=folder, environment={}) as process:
-        await process.wait_for_port(port)
-        yield Nginx(port, folder)
+    user = "user root;" if os.geteuid() == 0 else ""  # its workers must be able to enter the folder
+    with TemporaryDirectory(prefix="todo-nginx-") as name:
+        folder = Path(name)
+        (folder / "nginx.conf").write_text(CONFIGURATION.format(user=user, project=PROJECT))
+        (folder / "todo-api-processes.conf").write_text(
+            "".join(f"server 127.0.0.1:{each} max_fails=0;\n" for each in ports)
+        )
+        (folder / "todo-api-listen.conf").write_text(f"listen 127.0.0.1:{port}{' ssl' if tls else ''};\n{tls}")
+        async with started(program, "-p", name, "-c", "nginx.conf", "-e", "error.log", folder=folder) as process:
+            await process.wait_for_port(port)
+            yield Nginx(port, folder)
 
 
-def write_files(folder: Path, **texts: str) -> None:
-    """Make a folder with files."""
-    folder.mkdir()
-    for name, text in texts.items():
-        (folder / name).write_text(text, "utf-8")
+async def self_signed(folder: Path) -> str:
+    """Make ``key.pem`` and ``certificate.pem`` in a folder, and return nginx's directives for them."""
+    files = "-keyout key.pem -out certificate.pem"
+    options = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 1 -subj /CN=todo.example"
+    await run("openssl", "req", "-x509", *options.split(), *files.split(), folder=folder)
+    return f"ssl_certificate {folder}/certificate.pem;\nssl_certificate_key {folder}/key.pem;\n"
 
 
 class Cluster:
@@ -107,18 +105,12 @@ class Cluster:
 @asynccontextmanager
 async def deployed(folder: Path, count: int = PROCESSES, **settings: str) -> AsyncIterator[Cluster]:
     """Start a number of processes and all that they need."""
-    port = free_port()
-    async with (
-        postgres() as database,
-        pgbouncer(database, connections=40) as url,
-        redis(folder, port),
-        AsyncExitStack() as stack,
-    ):
+    async with postgres() as database, pgbouncer(database, connections=40) as url, AsyncExitStack() as stack:
         # Under load this process cannot read the log of every request in time.
-        own = {"TRUSTED_PROXY_HOPS": "1", "LOG_LEVEL": "warning", "RATE_LIMIT_STORAGE": f"redis://127.0.0.1:{port}"}
-        cluster = Cluster(folder, SETTINGS | own | {"DATABASE_URL": url} | settings, database, stack)
+        own = {"DATABASE_URL": url, "TRUSTED_PROXY_HOPS": "1", "LOG_LEVEL": "warning"}
+        cluster = Cluster(folder, SETTINGS | own | settings, database, stack)
         await asyncio.gather(*(cluster.start(free_port()) for _ in range(count)))
-        cluster.nginx = await stack.enter_async_context(nginx(folder / "nginx", cluster.processes))
+        cluster.nginx = await stack.enter_async_context(nginx(cluster.processes))
         yield cluster
 
 

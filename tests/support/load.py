@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-RESPONSE_SECONDS = 30
+from tests.support.raw_http import head, with_body
+
 PATIENCE_SECONDS = 30
 RETRY_SECONDS = 0.05
 UNAVAILABLE = {"error": "Service temporarily unavailable"}
@@ -49,18 +50,20 @@ class Caller:
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self._port = port
-        self._lines = ["Host: localhost", "Origin: http://localhost:3000"]
-        if token:
-            self._lines.append(f"Authorization: Bearer {token}")
+        self._token = token
         self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self, method: str, path: str, value: Any = None, *lines: str) -> Outcome:
         """Send a request once, with additional header lines, and return the outcome."""
+        lines = ("Origin: http://localhost:3000", *lines)
+        data = head(method, path, *lines, token=self._token)
+        if value is not None:
+            data = with_body(method, path, json.dumps(value).encode(), *lines, token=self._token)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(RESPONSE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 reader, writer = await self.connect()
-                writer.write(self._request(method, path, value, *lines))
+                writer.write(data)
                 response = await self._response(reader)
         except (OSError, EOFError):  # TimeoutError is an OSError, IncompleteReadError an EOFError
             self.close()
@@ -80,14 +83,6 @@ class Caller:
         if self.streams is not None:
             self.streams[1].close()
             self.streams = None
-
-    def _request(self, method: str, path: str, value: Any, *lines: str) -> bytes:
-        head = [f"{method} {path} HTTP/1.1", *self._lines, *lines]
-        body = b""
-        if value is not None:
-            body = json.dumps(value).encode()
-            head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        return "\r\n".join([*head, "", ""]).encode() + body
 
     @staticmethod
     async def _response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

@@ -18,17 +18,19 @@ from psycopg2.extensions import parse_dsn
 
 from server.config import SQLITE_PREFIX
 from tests.support.client import Client
+from tests.support.load import until
 
 PROJECT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, str(PROJECT / "run.py"))
 PATIENCE_SECONDS = 20
 LINE_BYTES = 16 * 1024 * 1024
-# The settings of a process that needs no database of its own kind; the file is in the process's folder.
+# The settings of a process; the database is a file in its folder.
 SETTINGS = {
     "DATABASE_URL": "sqlite:///todo.db",
     "BETTER_AUTH_SECRET": "a-secret-of-the-tests-32-bytes-long",
     "FRONTEND_URL": "http://localhost:3000",
     "BCRYPT_ROUNDS": "4",
+    "AUTH_RATE_LIMIT": "off",
     "HOST": "127.0.0.1",
 }
 
@@ -71,10 +73,8 @@ class Process:
 
     async def wait_for_text(self, text: str) -> None:
         """Return once this text is on standard output."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while text not in self.stdout:
-                assert not self._readers[0].done(), self.stdout + self.stderr
-                await asyncio.sleep(0.01)
+        await until(lambda: text in self.stdout or self._readers[0].done())
+        assert text in self.stdout, self.stdout + self.stderr
 
     async def wait_for(self, event: str) -> dict[str, Any]:
         """Return the first log line of an event."""
@@ -97,9 +97,9 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    async def ended(self) -> int:
+    async def ended(self, seconds: float | None = PATIENCE_SECONDS) -> int:
         """Return the exit code once the process has ended and all its output is here."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             await asyncio.wait(self._readers)
             return await self._process.wait()
 
@@ -114,7 +114,9 @@ class Process:
 
 
 @asynccontextmanager
-async def started(*command: str, folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+async def started(
+    *command: str | Path, folder: Path, environment: Mapping[str, str] = {}, **options: Any
+) -> AsyncIterator[Process]:
     """Start a command in a folder, with PATH and HOME of our own environment, and kill it at the end."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = Process(
@@ -127,6 +129,7 @@ async def started(*command: str, folder: Path, environment: Mapping[str, str]) -
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BYTES,
             start_new_session=True,
+            **options,
         )
     )
     try:
@@ -137,11 +140,18 @@ async def started(*command: str, folder: Path, environment: Mapping[str, str]) -
         await process.ended()
 
 
-async def finished(*command: str, folder: Path, environment: Mapping[str, str]) -> Process:
-    """Run a command to its end."""
-    async with started(*command, folder=folder, environment=environment) as process:
-        await process.ended()
+async def finished(*command: str | Path, **options: Any) -> Process:
+    """Run a command to its end; the options are those of ``started``."""
+    async with started(*command, **options) as process:
+        await process.ended(None)  # the test has a timeout
     return process
+
+
+async def run(*command: str | Path, **options: Any) -> str:
+    """Run a command that must succeed, and return its output; the options are those of ``started``."""
+    process = await finished(*command, **options)
+    assert process.exit_code == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 @asynccontextmanager
@@ -179,13 +189,15 @@ def writes_locked(database_url: str) -> Iterator[None]:
 
 
 class Gate:
-    """A TCP proxy to a PostgreSQL server that refuses connections until it is opened."""
+    """A TCP proxy to a PostgreSQL server that refuses connections until it is opened, and can lose them."""
 
-    def __init__(self, database_url: str, password: str) -> None:
+    def __init__(self, database_url: str, password: str = "") -> None:
         self._target = parse_dsn(database_url)
         self._port = free_port()
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()  # of the connections that are forwarded
+        self._accepting = asyncio.Event()
+        self._accepting.set()
         user, database = self._target.get("user", ""), self._target["dbname"]
         password = self._target.get("password", password)  # a server that asks for none accepts any
         self.url = f"postgresql://{user}:{quote(password)}@127.0.0.1:{self._port}/{database}"
@@ -207,7 +219,21 @@ class Gate:
             writer.transport.abort()
         await asyncio.sleep(0.01)  # the loop closes the sockets, and ``_forward`` returns
 
+    def lose_connections(self) -> None:
+        """Forward nothing any more on open connections, without closing them, and let new ones wait."""
+        self._accepting.clear()
+        self._writers.clear()
+
+    def recover(self) -> None:
+        """Forward new connections; those that were lost stay lost."""
+        self._accepting.set()
+
+    def lead_to(self, database_url: str) -> None:
+        """Forward new connections to another server."""
+        self._target = parse_dsn(database_url)
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._accepting.wait()
         host, port = self._target["host"], self._target.get("port", "5432")
         if host.startswith("/"):
             server_reader, server_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
@@ -219,7 +245,8 @@ class Gate:
         self._writers.add(writer)
         with suppress(ConnectionError):
             while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+                if writer in self._writers:
+                    writer.write(data)
+                    await writer.drain()
         writer.close()
         self._writers.discard(writer)

