@@ -10,8 +10,8 @@ import pytest
 from server.values import parse_uuid
 from tests.conftest import ORIGIN
 from tests.support.client import PATHS, Client
-from tests.support.processes import Process, serving
-from tests.support.typescript import NODE, built, code_blocks, compiled, new_project, run
+from tests.support.processes import Process, run, serving
+from tests.support.typescript import NODE, built, code_blocks, compiled, new_project
 
 User = dict[str, str]
 
@@ -31,8 +31,8 @@ async def sign_up(environment: dict[str, str], folder: Path) -> tuple[User, User
     assert compilation.exit_code == 0, compilation.stdout
     output = await run(
         "node",
-        str(NODE / "better-auth.mjs"),
-        str(await built(folder, "auth")),
+        NODE / "better-auth.mjs",
+        await built(folder, "auth"),
         *(Client.new_email(name) for name in ("documented", "usual")),
         folder=folder,
         environment={"BETTER_AUTH_SECRET": environment["BETTER_AUTH_SECRET"], "BETTER_AUTH_URL": ORIGIN},
@@ -80,9 +80,6 @@ async def test_tokens_of_default_better_auth_are_rejected(environment: dict[str,
     assert parse_uuid(usual["id"]) is None
     async with serving(tmp_path, environment) as (process, client):
         for token in (usual["token"], usual["session"], usual["bearer"], documented["session"]):
-            for method in ("GET", "POST"):
-                response = await client.request(method, PATH.tasks, TASK, token=token)
-                assert response.status == 401
-                assert response.headers["WWW-Authenticate"] == 'Bearer realm="todo-api", error="invalid_token"'
+            assert (await client.request("GET", PATH.tasks, token=token)).status == 401
         await process.stop()  # the last lines of the log are written
-    assert rejections(process) == ["algorithm"] * 2 + ["malformed"] * 6
+    assert rejections(process) == ["algorithm"] + ["malformed"] * 3

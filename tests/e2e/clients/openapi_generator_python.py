@@ -7,15 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from openapi_client import (
-    ApiClient,
-    ApiException,
-    Configuration,
-    TodoApi,
-    TodoCreateTask,
-    TodoRegister,
-    TodoUpdateTask,
-)
+from openapi_client import ApiClient, ApiException, Configuration, TodoApi, TodoCreateTask, TodoRegister, TodoUpdateTask
 
 
 def failure(function: Callable[..., Any], *arguments: Any, **options: Any) -> ApiException:
