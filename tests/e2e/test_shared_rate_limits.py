@@ -66,7 +66,6 @@ class Servers:
 async def servers(folder: Path, url: str) -> AsyncIterator[Servers]:
     """Start two processes with one Redis, and check that they end well."""
     environment = SETTINGS | {
-        "DATABASE_URL": f"sqlite:///{folder}/todo.db",
         "AUTH_RATE_LIMIT": f"{LIMIT}/minute",
         "RATE_LIMIT_STORAGE": url,
         "TRUSTED_PROXY_HOPS": "1",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.handlers.health import READY_SECONDS
+from tests.conftest import ORIGIN
 from tests.support.bystanders import sample
 from tests.support.client import Person
 from tests.support.load import CREATE, LIST, UNAVAILABLE, Caller, Load, percentile, slowest, until
@@ -118,6 +119,7 @@ async def test_requests_fail_in_time_and_succeed_after_the_outage(kind: str, tmp
             first=first.seconds,
         )
         assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in failed)
+        assert {outcome.header("access-control-allow-origin") for outcome in failed} == {ORIGIN}
         assert len(failed) >= CLIENTS - 1
         assert slowest(load.outcomes) <= TIMEOUT_SECONDS + 1
         assert {outcome.status for outcome in health} == {200}

@@ -2,8 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import cycle, islice, repeat
 from pathlib import Path
 
@@ -32,18 +31,12 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@asynccontextmanager
-async def connected(server: Server, count: int, token: str | None = None) -> AsyncIterator[list[Caller]]:
+async def connected(server: Server, count: int, token: str | None = None) -> list[Caller]:
     """Connect clients, each of which has had one response."""
     callers = [server.caller(token) for _ in range(count)]
-    try:
-        responses = await asyncio.gather(*(caller.call("GET", "/health") for caller in callers))
-        assert {response.status for response in responses} == {200}
-        yield callers
-    finally:
-        for caller in callers:
-            caller.close()
-        await asyncio.sleep(0)  # asyncio closes them
+    responses = await asyncio.gather(*(caller.call("GET", "/health") for caller in callers))
+    assert {response.status for response in responses} == {200}
+    return callers
 
 
 async def create_concurrently(callers: list[Caller]) -> list[Outcome]:
@@ -68,11 +61,10 @@ async def test_five_hundred_clients_share_ten_connections_fairly(tmp_path: Path,
     async with running_on_postgres(tmp_path, DATABASE_POOL_SIZE=str(POOL)) as (server, _):
         alice = await Person.register(server.client, "alice")
         before = server.memory()
-        async with connected(server, 500, alice.token) as callers:
-            load = Load()
-            load.start(callers, islice(cycle([CREATE, LIST]), 5000))
-            await load.finish()
-            grown = server.memory() - before
+        load = Load()
+        load.start(await connected(server, 500, alice.token), islice(cycle([CREATE, LIST]), 5000))
+        await load.finish()
+        grown = server.memory() - before
         median, p99 = percentile(load.outcomes, 0.5), percentile(load.outcomes, 0.99)
         report(median=median, p99=p99, mebibytes_grown=grown)
         assert len(load.outcomes) == 5000
@@ -86,18 +78,17 @@ async def test_full_queue_refuses_and_keeps_waiting_statements(tmp_path: Path, r
     settings = {"DATABASE_POOL_SIZE": str(POOL), "DATABASE_TIMEOUT_SECONDS": "20"}
     async with running_on_postgres(tmp_path, **settings) as (server, database):
         alice = await Person.register(server.client, "alice")
-        async with connected(server, MAX_WAITING_STATEMENTS + POOL + too_many + 1, alice.token) as callers:
-            newcomer, *others = callers
-            load = Load()
-            with database.tasks_locked():
-                load.start(others, repeat(CREATE, len(others)))
-                await until(lambda: len(load.outcomes) >= too_many and len(database.waiting()) == POOL)
-                late = [await newcomer.call(*CREATE) for _ in range(20)]
-                health = await newcomer.call("GET", "/health")
-                refused = [*load.outcomes, *late]
-            await load.finish()
-            waited = load.outcomes[len(refused) - len(late) :]
-            afterwards = await newcomer.call(*CREATE)
+        newcomer, *others = await connected(server, MAX_WAITING_STATEMENTS + POOL + too_many + 1, alice.token)
+        load = Load()
+        with database.tasks_locked():
+            load.start(others, repeat(CREATE, len(others)))
+            await until(lambda: len(load.outcomes) >= too_many and len(database.waiting()) == POOL)
+            late = [await newcomer.call(*CREATE) for _ in range(20)]
+            health = await newcomer.call("GET", "/health")
+            refused = [*load.outcomes, *late]
+        await load.finish()
+        waited = load.outcomes[len(refused) - len(late) :]
+        afterwards = await newcomer.call(*CREATE)
     report(refused_within=slowest(late))
     assert len(refused) == too_many + len(late)
     assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in refused)
@@ -111,25 +102,25 @@ async def test_descriptors_over_1024_work_while_the_database_fails(tmp_path: Pat
     settings = {"DATABASE_POOL_SIZE": str(POOL), "DATABASE_TIMEOUT_SECONDS": "2"}
     async with running_on_postgres(tmp_path, **settings) as (server, database):
         alice = await Person.register(server.client, "alice")
-        async with connected(server, 1500) as idle, connected(server, POOL, alice.token) as active:
+        idle, active = await connected(server, 1500), await connected(server, POOL, alice.token)
 
-            async def fail_while_statements_run(fail: Callable[[], Awaitable[None]]) -> list[Outcome]:
-                with database.tasks_locked():
-                    outcomes = asyncio.create_task(create_concurrently(active))
-                    await until(lambda: len(database.waiting()) == POOL)
-                    high = [number for number in server.descriptors(database.port) if number >= SELECT_DESCRIPTORS]
-                    assert len(high) >= POOL - 1  # the first connection was made before the clients connected
-                    await fail()
-                    assert (await idle[0].call("GET", "/health")).status == 200
-                    return await outcomes
+        async def fail_while_statements_run(fail: Callable[[], Awaitable[None]]) -> list[Outcome]:
+            with database.tasks_locked():
+                outcomes = asyncio.create_task(create_concurrently(active))
+                await until(lambda: len(database.waiting()) == POOL)
+                high = [number for number in server.descriptors(database.port) if number >= SELECT_DESCRIPTORS]
+                assert len(high) >= POOL - 1  # the first connection was made before the clients connected
+                await fail()
+                assert (await idle[0].call("GET", "/health")).status == 200
+                return await outcomes
 
-            crashed = await fail_while_statements_run(database.stop)
-            stopped = await create_concurrently(active)
-            await database.start()
-            after_crash = await create_concurrently(active)
-            frozen = await fail_while_statements_run(database.freeze)
-            database.thaw()
-            after_freeze = await create_concurrently(active)
+        crashed = await fail_while_statements_run(database.stop)
+        stopped = await create_concurrently(active)
+        await database.start()
+        after_crash = await create_concurrently(active)
+        frozen = await fail_while_statements_run(database.freeze)
+        database.thaw()
+        after_freeze = await create_concurrently(active)
     report(crashed=slowest(crashed), stopped=slowest(stopped), frozen=slowest(frozen), after=slowest(after_freeze))
     assert {outcome.status for outcome in after_crash + after_freeze} == {201}
     assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in crashed + stopped + frozen)
@@ -158,8 +149,8 @@ async def test_clients_wait_quietly_when_no_descriptors_are_left(tmp_path: Path,
         await asyncio.gather(*waiting, return_exceptions=True)
         for caller in crowd:
             caller.close()
-        async with asyncio.timeout(2), connected(server, 1, alice.token) as (newcomer,):
-            assert (await newcomer.call(*CREATE)).status == 201
+        async with asyncio.timeout(2):
+            assert (await server.caller(alice.token).call(*CREATE)).status == 201
     report(served=len(served), waiting=len(waiting), busy=busy)
     assert busy < 0.5
     assert len(server.events("connections_full")) == 1

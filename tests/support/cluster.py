@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,21 +80,21 @@ async def self_signed(folder: Path) -> str:
     return f"ssl_certificate {folder}/certificate.pem;\nssl_certificate_key {folder}/key.pem;\n"
 
 
+@dataclass
 class Cluster:
     """Server processes on ports that their successors take over, nginx in front of them, and their database."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], database: Postgres, stack: AsyncExitStack) -> None:
-        self._folder = folder
-        self._environment = environment
-        self._stack = stack
-        self.database = database
-        self.processes: dict[int, Process] = {}
-        self.nginx: Nginx
+    folder: Path
+    environment: dict[str, str]
+    database: Postgres
+    stack: AsyncExitStack
+    processes: dict[int, Process] = field(default_factory=dict)
+    nginx: Nginx = field(init=False)
 
     async def start(self, port: int) -> None:
         """Start a process, and return when it serves."""
-        serves = serving(self._folder, self._environment, port)
-        self.processes[port], _ = await self._stack.enter_async_context(serves)
+        serves = serving(self.folder, self.environment, port)
+        self.processes[port], _ = await self.stack.enter_async_context(serves)
 
     async def replace(self, port: int) -> None:
         """Stop a process, and start another one on its port."""
