@@ -37,8 +37,9 @@ SETTINGS = {
 
 def changed(statements: str) -> tuple[str, ...]:
     """Return a command that runs these statements, and then ``run.py`` in the same process."""
-    run = "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-    return (sys.executable, "-c", f"import os, runpy, sys, time; {statements}; {run}", RUN[1])
+    start = "sys.argv.pop(0); sys.path[0] = os.path.dirname(sys.argv[0])"  # like ``python run.py``
+    run = "runpy.run_path(sys.argv[0], run_name='__main__')"
+    return (sys.executable, "-c", f"import os, runpy, sys, time; {start}; {statements}; {run}", RUN[1])
 
 
 def free_port() -> int:
