@@ -158,7 +158,7 @@ async def test_password_length_is_that_of_its_composed_form(client: Client, path
 
 @pytest.mark.requirement("TM-F3")
 @on_one_database
-@pytest.mark.parametrize("password", ["no-upper-case-1", "NO-LOWER-CASE-1", "No-digit-in-it"])
+@pytest.mark.parametrize("password", ["no-upper-case-1Ä", "NO-LOWER-CASE-1ä", "No-digit-in-it-²"])
 async def test_tasks_contract_requires_mixed_characters(client: Client, paths: Paths, password: str) -> None:
     email = new_email()
     response = await register(client, paths, email, password)

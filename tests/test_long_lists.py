@@ -14,7 +14,7 @@ from tests.support.raw_http import connect, head
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT_LIST", 2), ("MIN_PIECE", 3), ("MAX_PIECE", 3)):
+    for name, value in (("SHORT_LIST", 2), ("MIN_PIECE", 3), ("MAX_PIECE", 4)):
         monkeypatch.setattr(f"server.handlers.tasks.{name}", value)
 
 
@@ -22,7 +22,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_list_sent_in_pieces_is_complete_and_has_no_tag(alice: Person, bob: Person) -> None:
     await bob.create(PATHS[0])
     created: list[dict[str, Any]] = []
-    for count in range(8):
+    for count in range(9):
         for method in ("GET", "HEAD"):
             response = await alice.request(method, PATHS[0].tasks, headers={"If-None-Match": "*"} if count > 2 else {})
             assert response.status == 200

@@ -19,7 +19,7 @@ from tests.support.client import PATHS, Paths, Person
 
 SOME_ID = "8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"
 WHITESPACE = "".join(letter for letter in map(chr, range(sys.maxunicode)) if letter.isspace())
-BLANK = (None, "", " \t\u2003", WHITESPACE)
+BLANK = (None, "", " \t\u2003", WHITESPACE, "\ufeff")
 
 
 async def item_of(person: Person, paths: Paths) -> str:
