@@ -6,7 +6,7 @@ PIP = .venv/bin/python $(INSTALL)
 IN_TWO = --numprocesses=2 --dist=loadfile
 TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-.PHONY: help run test coverage e2e faults bench check dist lock schema conformance
+.PHONY: help run test coverage mutants e2e faults bench check dist lock schema conformance
 
 help:
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ coverage: .venv/test ## run every test, and list the lines of server/ that none 
 	.venv/bin/coverage run $(TEST)
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
+
+mutants: .venv/test ## expect a failed test with each small change of tests/mutants/; MUTANTS="09-exp-moment 69-order" selects some
+	.venv/bin/python -m tests.support.mutants $(MUTANTS)
 
 e2e: .venv/e2e ## test with a browser, generated clients and other third-party tools, and many processes behind nginx
 	.venv/bin/python -m pytest tests/e2e $(IN_TWO) $(ARGS)

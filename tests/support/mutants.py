@@ -1,12 +1,13 @@
-"""``make mutants``: applies each patch of tests/mutants/ to a copy of the project, and expects a test to fail.
+"""``make mutants``: applies each patch of ``tests/mutants/`` to a copy of the project, and expects a test to fail.
 
-A patch starts with the promise that it breaks and a line ``Tests:`` with the arguments of pytest.
+The first line of a patch states the promise that it breaks. The second one, ``Tests:``, has arguments for pytest.
 """
 
 from __future__ import annotations
 
-import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,33 +17,35 @@ from pathlib import Path
 from tests.support.processes import PROJECT
 
 FOLDER = PROJECT / "tests" / "mutants"
-NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "node_modules", "artefacts", "benchmarks")
-TEST_FAILED = 1  # pytest's exit code
+NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "node_modules", "benchmarks")
+LIMIT_SECONDS = 120
 
 
 def is_noticed(patch: Path) -> bool:
-    """Print what became of a patch, and return whether a test failed with it."""
-    text = patch.read_text("utf-8")
-    tests = re.findall(r"^Tests: (.*)$", text, re.MULTILINE)[0].split()
+    """Return whether a test fails with a patch, and print it."""
+    promise, tests, *_ = patch.read_text("utf-8").splitlines()
+    pytest = (sys.executable, "-m", "pytest", "--exitfirst", "--quiet", *shlex.split(tests.removeprefix("Tests:")))
     with tempfile.TemporaryDirectory(prefix="todo-mutant-") as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(PROJECT, copy, ignore=NOT_COPIED)
-        applied = run(copy, "patch", "--quiet", "--strip=1", "--fuzz=0", f"--input={patch}")
-        tested = (
-            run(copy, sys.executable, "-m", "pytest", "--exitfirst", "--quiet", *tests) if not applied[0] else applied
-        )
-    noticed = applied[0] == 0 and tested[0] == TEST_FAILED
-    print("noticed    " if noticed else "NOT NOTICED", patch.stem, "" if noticed else f"\n{tested[1]}", flush=True)  # noqa: T201
+        copy = shutil.copytree(PROJECT, Path(folder) / "copy", ignore=NOT_COPIED)
+        not_applied, output = run(copy, "git", "apply", str(patch))
+        tested, output = (None, output) if not_applied else run(copy, *pytest)
+    noticed = tested == 1  # pytest's exit code for a failed test; others mean that it could not run the tests
+    print(f"noticed {patch.stem}" if noticed else f"NOT NOTICED {patch.stem}: {promise}\n{output}", flush=True)  # noqa: T201
     return noticed
 
 
 def run(folder: Path, *command: str) -> tuple[int, str]:
-    """Run a command in a folder, and return its exit code and the end of its output."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr)[-2000:]
+    """Run a command in a folder, up to the time limit, and return its exit code and the end of its output."""
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # pytest closes what its fixtures have opened
+        output, _ = process.communicate()
+    return process.returncode, output[-2000:]
 
 
 if __name__ == "__main__":
     patches = [patch for patch in sorted(FOLDER.glob("*.patch")) if not sys.argv[1:] or patch.stem in sys.argv[1:]]
     with ThreadPoolExecutor(2) as executor:
-        sys.exit(not all(list(executor.map(is_noticed, patches))))
+        sys.exit(not all([*executor.map(is_noticed, patches)]))
