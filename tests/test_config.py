@@ -11,11 +11,7 @@ import pytest
 from server.config import Config, ConfigError
 
 SECRET = "k3ep-this-to-yourself-32-bytes-long"
-REQUIRED = {
-    "DATABASE_URL": "sqlite:///todo.db",
-    "BETTER_AUTH_SECRET": SECRET,
-    "FRONTEND_URL": "http://localhost:3000",
-}
+REQUIRED = {"DATABASE_URL": "sqlite:///x", "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": "http://localhost:3000"}
 ORIGINS = {
     "http://localhost:3000": "http://localhost:3000",
     "https://app.example.com/": "https://app.example.com",
@@ -60,13 +56,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "DATABASE_POOL_SIZE": {"1": 1, "500": 500},
     "DATABASE_TIMEOUT_SECONDS": {"0.001": 0.001, "86400": 86400.0},
     "BCRYPT_ROUNDS": {"4": 4, "16": 16},
-    "AUTH_RATE_LIMIT": {
-        "10/minute": limits.parse("10/minute"),
-        "5 per hour": limits.parse("5/hour"),
-        "100/15minutes": limits.parse("100/15minutes"),
-        "off": None,
-        "OFF": None,
-    },
+    "AUTH_RATE_LIMIT": {"5 per hour": limits.parse("5/hour"), "9/15minutes": limits.parse("9/15minutes"), "OFF": None},
     "RATE_LIMIT_STORAGE": {url: url for url in ("memory://", *REDIS_URLS.split())},
     "TRUSTED_PROXY_HOPS": {"0": 0, "1": 1, "100": 100},
     "MAX_BODY_BYTES": {"1": 1, "2147483648": 2**31},
@@ -114,13 +104,7 @@ BAD_LIMITS = ("ten", "10", "10/fortnight", "-1/minute", "10/minute or so", "10/m
 REFUSED = {
     "DATABASE_URL": ("", *BAD_DATABASE_URLS.split(), f"sqlite:///{'x' * 300}.db"),
     "BETTER_AUTH_SECRET": ("", "s3cr3t", "x" * 31, "ä" * 15, *KEYS),
-    "FRONTEND_URL": (
-        "",
-        "https://a\tb.example",
-        "https://\x1fa.example",
-        "https://a.b https://c.d",
-        *BAD_ORIGINS.split(),
-    ),
+    "FRONTEND_URL": ("", "https://a\tb.c", "https://\x1fa.b", "https://a.b https://c.d", *BAD_ORIGINS.split()),
     "JWT_EXPIRATION_HOURS": (*NOT_NUMBERS, "0", "876000.1"),
     "PORT": (*NOT_WHOLE, "65536"),
     "DATABASE_POOL_SIZE": (*NOT_WHOLE, "0", "501"),
@@ -152,29 +136,6 @@ def errors() -> list[str]:
         Config.from_environment()
     assert raised.value.__cause__ is None
     return str(raised.value).splitlines()
-
-
-@pytest.mark.requirement("FR-010", "FR-060")
-def test_defaults() -> None:
-    assert Config.from_environment() == Config(
-        database_url="sqlite:///todo.db",
-        better_auth_secret=SECRET,
-        frontend_url=("http://localhost:3000",),
-        jwt_expiration_hours=24.0,
-        port=8000,
-        host="",
-        database_pool_size=10,
-        database_timeout_seconds=5.0,
-        bcrypt_rounds=12,
-        auth_rate_limit=limits.parse("10/minute"),
-        rate_limit_storage="memory://",
-        trusted_proxy_hops=0,
-        max_body_bytes=1024 * 1024,
-        require_https=False,
-        shutdown_seconds=25.0,
-        log_level="info",
-        log_format="json",
-    )
 
 
 @pytest.mark.requirement("FR-048", "FR-060")
@@ -268,9 +229,7 @@ def test_env_file_must_be_text(tmp_path: Path, content: bytes) -> None:
     assert errors() == [".env: must be a readable file of UTF-8 text"]
 
 
-def test_env_file_has_no_variables_and_yields_to_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_env_file_has_no_variables_and_yields_to_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BETTER_AUTH_SECRET")
     (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET}${{x}}\nOTHER=${{x}}\nHOST='${{x}}'\n", "utf-8")
     lines = errors()

@@ -16,7 +16,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 from sqlalchemy import func, literal, select
 
-from server.database import Database, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, QueryError, libpq_parameters
+from server.database import Database, DatabaseBusy, DatabaseUnavailable, QueryError, libpq_parameters
 from server.database import postgres as postgres_module
 from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
 from server.database.postgres import PostgresDriver
@@ -62,14 +62,7 @@ async def addresses(url: str) -> AsyncIterator[str]:
             yield gate.url.replace(GOOD, "%s")
 
 
-@pytest.mark.parametrize(
-    ("parameter", "hosts"),
-    [
-        ("host", (REFUSING, GOOD)),
-        ("host", (SILENT, GOOD)),
-        ("hostaddr", (REFUSING, SILENT, GOOD)),
-    ],
-)
+@pytest.mark.parametrize(("parameter", "hosts"), [("host", (SILENT, GOOD)), ("hostaddr", (REFUSING, SILENT, GOOD))])
 async def test_first_address_that_accepts_is_used_from_then_on(
     empty_postgresql_url: str, parameter: str, hosts: tuple[str, ...]
 ) -> None:
@@ -98,18 +91,6 @@ async def test_unsuccessful_attempts_leave_nothing_open(empty_postgresql_url: st
                 await asyncio.sleep(0.1)
                 counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
             assert counts[-1] <= counts[0]
-
-
-@pytest.mark.parametrize(("url", "state"), [("unknown@/postgres", "28000"), ("postgres@/unknown", "3D000")])
-async def test_refusal_of_the_server_has_its_sqlstate(postgresql_server: str, url: str, state: str) -> None:
-    async with opened(f"postgresql://{url}?host={parse_dsn(postgresql_server)['host']}") as (database, _):
-        with pytest.raises(DatabaseRefused, match=f":  {state}: [^\n]+$"):
-            await database.for_request().fetch_all(ONE, {})
-
-
-def test_keepalives_are_those_of_the_url_if_it_sets_them() -> None:
-    parameters = libpq_parameters("postgresql://h/x?keepalives_idle=7")
-    assert (parameters["keepalives_idle"], parameters["keepalives_count"]) == ("7", "3")
 
 
 def test_system_certificates_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:

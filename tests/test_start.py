@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,7 @@ from server.database.postgres import PostgresDriver
 from tests.support.client import PATHS, Person
 from tests.support.processes import RUN, SETTINGS, Gate, Process, changed, finished, serving, started
 
-REQUIRED = ["DATABASE_URL", "BETTER_AUTH_SECRET", "FRONTEND_URL"]
 DATABASE_PASSWORD = "pa55-of-the-database"
-WRONG = {
-    "DATABASE_URL": "postgresql://user:wr0ng-secret@host/todo?sslmoode=require",
-    "BETTER_AUTH_SECRET": "wr0ng-secret",
-    "FRONTEND_URL": "*",
-    "JWT_EXPIRATION_HOURS": "0",
-    "PORT": "http",
-    "DATABASE_POOL_SIZE": "0",
-    "DATABASE_TIMEOUT_SECONDS": "soon",
-    "BCRYPT_ROUNDS": "3",
-    "AUTH_RATE_LIMIT": "often",
-    "RATE_LIMIT_STORAGE": "wr0ng://secret",
-    "TRUSTED_PROXY_HOPS": "-1",
-    "MAX_BODY_BYTES": "0",
-    "REQUIRE_HTTPS": "perhaps",
-    "SHUTDOWN_SECONDS": "-1",
-    "LOG_LEVEL": "loud",
-    "LOG_FORMAT": "xml",
-}
 either_command = pytest.mark.parametrize("command", [[], ["migrate"]], ids=["serve", "migrate"])
 pytestmark = pytest.mark.usefixtures("io_loop")
 
@@ -56,32 +36,19 @@ async def fail_to_start(folder: Path, environment: dict[str, str], *, exit_code:
     return processes
 
 
-def named(process: Process) -> list[str]:
-    """Return the settings that standard error names, one per line."""
-    return [line.partition(": ")[0] for line in process.stderr.splitlines()]
-
-
 @pytest.mark.requirement("FR-061", "SC-007")
-@pytest.mark.parametrize("missing", [*([name] for name in REQUIRED), REQUIRED])
-async def test_missing_settings_are_all_named(tmp_path: Path, missing: list[str]) -> None:
-    environment = {name: value for name, value in SETTINGS.items() if name not in missing}
+async def test_missing_and_wrong_settings_are_all_named_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HOST=${x}\n", "utf-8")
+    wrong = {"DATABASE_URL": "postgresql://user:wr0ng-secret@host/todo?sslmoode=require", "PORT": "wr0ng"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processes = await fail_to_start(tmp_path, environment, exit_code=2)
+    processes = await fail_to_start(tmp_path, wrong, exit_code=2)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for process in processes:
-        assert named(process) == missing
-        assert SETTINGS["BETTER_AUTH_SECRET"] not in process.stderr
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * len(processes)
-
-
-async def test_wrong_settings_are_all_named_without_secrets(tmp_path: Path) -> None:
-    names = [field.name.upper() for field in fields(Config)]
-    assert {*WRONG, "HOST"} == {*names}
-    (tmp_path / ".env").write_text("HOST=${x}\n", "utf-8")
-    for process in await fail_to_start(tmp_path, WRONG, exit_code=2):
-        assert named(process) == names
+        names = [line.partition(": ")[0] for line in process.stderr.splitlines()]
+        assert names == ["DATABASE_URL", "BETTER_AUTH_SECRET", "FRONTEND_URL", "PORT", "HOST"]
         assert "sslmoode" in process.stderr
         assert not re.search("wr0ng|host/todo", process.stderr)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * len(processes)
 
 
 @pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
@@ -153,8 +120,7 @@ async def test_start_fails_if_the_database_refuses(
     for process in await fail_to_start(tmp_path, {**SETTINGS, "DATABASE_URL": url}, exit_code=1):
         (line,) = process.events()
         assert line["event"] == "start_failed"
-        assert reason in line["reason"]
-        assert "DATABASE_URL" in line["reason"]
+        assert re.search(f"DATABASE_URL: .*:  {reason}[^\n]+$", line["reason"])
 
 
 @pytest.mark.settings(DATABASE_URL=f"postgresql://user:{DATABASE_PASSWORD}@127.0.0.1:1/todo")
