@@ -2,7 +2,6 @@
 
 import pytest
 
-from server.http.server import Server
 from tests.support.client import Client
 
 
@@ -19,10 +18,3 @@ async def test_server_is_healthy_and_ready(client: Client) -> None:
 async def test_server_without_its_database_is_healthy_but_not_ready(client: Client) -> None:
     assert (await client.request("GET", "/health")).status == 200
     assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")
-
-
-async def test_draining_server_is_healthy_but_not_ready(client: Client, http_server: Server) -> None:
-    http_server.draining = True
-    for path, status in (("/health", 200), ("/health/ready", 503)):
-        response = await client.request("GET", path)
-        assert (response.status, response.headers["Connection"]) == (status, "close")

@@ -44,6 +44,7 @@ async def test_task_of_another_user_is_denied_and_unchanged(alice: Person, bob: 
         for method, body in (("GET", ...), ("PUT", {"title": "Bob was here", "user_id": alice.id}), ("DELETE", ...)):
             assert (await bob.request(method, item + query, body)).outcome == (403, "Access denied")
         assert (await bob.request("GET", paths.tasks + query)).body["tasks"] == []
+    assert (await bob.request("GET", f"{paths.tasks}?page=1")).body["pagination"]["total"] == 0
     assert await alice.list(paths) == [task]
 
 

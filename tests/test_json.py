@@ -60,13 +60,16 @@ def value(text: bytes) -> bytes:
     ],
 )
 async def test_body_that_is_not_json_is_refused(alice: Person, paths: Paths, body: bytes) -> None:
-    for path in (paths.tasks, paths.register, paths.login):
-        response = await alice.client.request("POST", path, token=alice.token, headers=JSON, body=body)
+    task = await alice.create(paths)
+    item = f"{paths.tasks}/{task['id']}"
+    for method, path in (("POST", paths.tasks), ("PUT", item), ("POST", paths.register), ("POST", paths.login)):
+        response = await alice.client.request(method, path, token=alice.token, headers=JSON, body=body)
         assert response.outcome == (paths.contract.not_json_status, "Request body is not valid JSON")
         (detail,) = response.body["details"]
         assert detail["field"] == ""
         assert len(detail["message"]) < 200
-    assert await alice.list(paths) == []
+        assert b"\\u0000" not in body or detail["message"] == "Text contains the character NUL"
+    assert await alice.list(paths) == [task]
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,3 @@ async def test_tasks_of_the_same_moment_are_ordered_by_id(
     assert await alice.list(paths) == tasks
     pages = [await alice.request("GET", f"{paths.tasks}?page={page}&per_page=3") for page in (1, 2, 3)]
     assert [task for page in pages for task in page.body["tasks"]] == tasks
-
-
-@pytest.mark.requirement("FR-019", "TM-F6")
-async def test_tasks_of_other_users_are_not_listed_or_counted(alice: Person, bob: Person, paths: Paths) -> None:
-    tasks = await create_several(alice, paths, 2)
-    await create_several(bob, paths, 3)
-    response = await alice.request("GET", f"{paths.tasks}?per_page=1")
-    assert response.body["pagination"]["total"] == 2
-    assert await alice.list(paths) == tasks

