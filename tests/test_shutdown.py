@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support.client import PASSWORD, PATHS, Client, Person
+from tests.support.client import PASSWORD, PATHS, Client, Person, Response
 from tests.support.processes import (
     RUN,
     SETTINGS,
@@ -23,46 +22,43 @@ from tests.support.processes import (
     started,
     writes_locked,
 )
-from tests.support.raw_http import Connection, connect, head
+from tests.support.raw_http import Connection, connect, head, with_body
 
 TASKS = PATHS[0].tasks
 BODY = json.dumps({"email": "alice@example.com", "password": PASSWORD}).encode()
-REGISTRATION = head("POST", PATHS[0].register, f"Content-Length: {len(BODY)}") + BODY
+REGISTRATION = with_body("POST", PATHS[0].register, BODY)
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 async def wait_until_read(connection: Connection) -> None:
     """Return when the server has read what was sent before on any connection."""
     for _ in range(2):
-        await connection.send(head("HEAD", "/health"))
-        assert (await connection.read_head()).startswith(b"HTTP/1.1 200 ")
+        assert (await connection.request(head("GET", "/health"))).status == 200
 
 
-class Update(NamedTuple):
-    """A server that is busy with an update, and the connections of the update and of a client that waits."""
-
-    process: Process
-    client: Client
-    busy: Connection
-    idle: Connection
+async def read_last_response(connection: Connection) -> Response:
+    """Return a response, after which the server closes the connection, as its header says."""
+    response = await connection.read_response()
+    assert response.headers["Connection"] == "close"
+    assert await connection.read_to_end() == b""
+    return response
 
 
 @asynccontextmanager
-async def updating(folder: Path, environment: dict[str, str]) -> AsyncIterator[Update]:
-    """Start a server, and an update that finishes when its ``writes_locked`` ends."""
+async def updating(
+    folder: Path, environment: dict[str, str]
+) -> AsyncIterator[tuple[Process, Client, Connection, Connection]]:
+    """Start a server, and an update that finishes at the end; give the connections of the update and of a client."""
     async with serving(folder, environment) as (process, client), connect(client) as busy, connect(client) as idle:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
         with writes_locked(environment["DATABASE_URL"]):
-            update = head("PUT", f"{TASKS}/{task['id']}", "Content-Length: 19", token=alice.token)
-            await busy.send(update + b'{"completed": true}')
+            await busy.send(with_body("PUT", f"{TASKS}/{task['id']}", b'{"completed": true}', token=alice.token))
             await wait_until_read(idle)
-            yield Update(process, client, busy, idle)
+            yield process, client, busy, idle
         if process.exit_code is None:
-            response = await busy.read_to_end()
-            assert response.startswith(b"HTTP/1.1 200 ")
-            assert b"\r\nConnection: close\r\n" in response
-            assert b'"completed":true' in response
+            response = await read_last_response(busy)
+            assert (response.status, response.body["task"]["completed"]) == (200, True)
             assert await process.ended() == 0
             assert process.events()[-1]["event"] == "server_stopped"
             assert not process.events("request_aborted")
@@ -75,10 +71,7 @@ async def test_request_in_flight_is_finished(environment: dict[str, str], tmp_pa
         process.send_signal(number)
         assert (await process.wait_for("server_draining"))["in_flight"] == 1
         await idle.send(head("GET", "/health/ready"))
-        ready = await idle.read_to_end()
-        assert ready.startswith(b"HTTP/1.1 503 ")
-        assert ready.endswith(b'{"error":"Service temporarily unavailable"}')
-        assert b"\r\nConnection: close\r\n" in ready
+        assert (await read_last_response(idle)).outcome == (503, "Service temporarily unavailable")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", client.port)
         assert process.exit_code is None
@@ -90,9 +83,7 @@ async def test_request_on_a_kept_connection_is_finished(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert (await process.wait_for("server_draining"))["in_flight"] == 0
         await idle.send(head("GET", "/health"))
-        response = await idle.read_to_end()
-        assert response.startswith(b"HTTP/1.1 200 ")
-        assert b"\r\nConnection: close\r\n" in response
+        assert (await read_last_response(idle)).status == 200
         assert await process.ended() == 0
 
 
@@ -118,9 +109,7 @@ async def test_password_hash_in_progress_is_waited_for(tmp_path: Path) -> None:
         await busy.send(REGISTRATION)
         await wait_until_read(idle)
         assert await process.stop() == 0
-        response = await busy.read_to_end()
-        assert response.startswith(b"HTTP/1.1 201 ")
-        assert b"\r\nConnection: close\r\n" in response
+        assert (await read_last_response(busy)).status == 201
         assert await idle.read_to_end() == b""
     assert process.events("server_draining")[0]["in_flight"] == 1
 
@@ -170,7 +159,6 @@ async def test_server_at_its_connection_limit_finishes_its_requests(tmp_path: Pa
         await process.wait_for("connections_full")
         process.send_signal(signal.SIGTERM)
         assert (await process.wait_for("server_draining"))["in_flight"] == 1
-        await busy.send(REGISTRATION[-1:])
-        assert (await busy.read_head()).startswith(b"HTTP/1.1 201 ")
+        assert (await busy.request(REGISTRATION[-1:])).status == 201
         assert await process.ended() == 0
     assert process.stderr == ""
