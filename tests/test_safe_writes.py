@@ -130,8 +130,8 @@ async def test_tag_of_a_task_changes_with_every_update(
 
 
 MANY = [f'"2026-01-01T00:00:00.{number:06}Z-{tasks.FORM}"' for number in range(1400)]
-MOMENTS = ("2026-13-01T00:00:00.000000", "2026-01-01T24:00:00.000000", "0000-01-01T00:00:00.000000")  # do not exist
-MOMENTS += ("0001-01-01T00:00:00.000000", "9999-12-31T23:59:59.999999")
+MOMENTS = ["2026-13-01T00:00:00.000000", "2026-01-01T24:00:00.000000", "0000-01-01T00:00:00.000000"]  # do not exist
+MOMENTS += ["0001-01-01T00:00:00.000000", "9999-12-31T23:59:59.999999"]
 ODD_TAGS = [f'"{moment}Z-{tasks.FORM}"' for moment in MOMENTS]
 CONDITIONS = {
     ("If-Match", True): ["{tag}", "*", '"other", {tag}', '{tag}\t,\t"other"', ",{tag},"],
