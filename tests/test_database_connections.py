@@ -93,6 +93,19 @@ async def test_unsuccessful_attempts_leave_nothing_open(empty_postgresql_url: st
             assert counts[-1] <= counts[0]
 
 
+@pytest.mark.parametrize(("url", "state"), [("unknown@/postgres", "28000"), ("postgres@/unknown", "3D000")])
+async def test_refusal_of_the_server_has_its_sqlstate(postgresql_server: str, url: str, state: str) -> None:
+    hosts = f"{parse_dsn(postgresql_server)['host']},{REFUSING}"  # the refusal counts, whatever other addresses do
+    async with opened(f"postgresql://{url}?host={hosts}") as (database, _):
+        with pytest.raises(DatabaseRefused, match=f":  {state}: [^\n]+$"):
+            await database.for_request().fetch_all(ONE, {})
+
+
+def test_keepalives_are_those_of_the_url_if_it_sets_them() -> None:
+    parameters = libpq_parameters("postgresql://h/x?keepalives_idle=7")
+    assert (parameters["keepalives_idle"], parameters["keepalives_count"]) == ("7", "3")
+
+
 def test_system_certificates_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     for name in names:
@@ -139,12 +152,12 @@ async def test_look_ups_that_hang_delay_no_other_statement(
         place = urlsplit(gate.url).netloc.partition("@")[2]
         port = urlsplit(gate.url).port
         async with (
-            opened(gate.url.replace(place, f"{NAME}:{port}")) as (named, _),
+            opened(gate.url.replace(place, f"{NAME}:{port}")) as (named, named_driver),
             opened(gate.url) as (literal_address, _),
             opened(gate.url.replace(place, f"x.invalid:{port}")) as (unknown, _),
             opened(gate.url.replace(place, f"y.invalid:{port},{place}")) as (second, _),
         ):
-            requests = [unknown.for_request(0.5).fetch_all(ONE, {}) for _ in range(5)]
+            requests = [unknown.for_request(seconds / 10).fetch_all(ONE, {}) for seconds in range(1, 6)]
             failures = await asyncio.gather(*requests, return_exceptions=True)
             assert {type(failure) for failure in failures} == {DatabaseUnavailable}
             assert calls["x.invalid"] == 1
@@ -154,6 +167,9 @@ async def test_look_ups_that_hang_delay_no_other_statement(
             assert set(calls) == {NAME, "x.invalid", "y.invalid"}
             responds.set()
             await asyncio.gather(*hanging)
+            await named_driver.close()
+            await seconds_of(named)
+            assert calls[NAME] == 2  # the address may have changed
 
 
 async def test_statements_wait_when_the_server_has_no_room_for_connections(postgresql_server: str) -> None:
@@ -244,6 +260,18 @@ async def test_lost_connection_costs_those_that_were_idle_before(empty_postgresq
         with pytest.raises(DatabaseUnavailable):
             await lost
         assert [cursor for cursor, _ in driver.idle] == [used_since]
+
+
+async def test_connection_lost_within_a_statement_is_unavailable(empty_postgresql_url: str) -> None:
+    async with Gate(empty_postgresql_url, "") as gate:
+        await gate.open()
+        async with opened(gate.url) as (database, _):
+            await seconds_of(database)
+            running = asyncio.create_task(database.for_request().fetch_all(HANG, {}))
+            await asyncio.sleep(0.1)
+            await gate.shut()
+            with pytest.raises(DatabaseUnavailable, match="closed"):
+                await running
 
 
 async def test_unused_connections_are_closed_the_oldest_first(

@@ -1,8 +1,11 @@
 """Health: whether the process is alive, and whether it is ready to work (FR-062)."""
 
+import asyncio
+
 import pytest
 
 from tests.support.client import Client
+from tests.support.processes import writes_locked
 
 
 @pytest.mark.requirement("FR-062")
@@ -18,3 +21,17 @@ async def test_server_is_healthy_and_ready(client: Client) -> None:
 async def test_server_without_its_database_is_healthy_but_not_ready(client: Client) -> None:
     assert (await client.request("GET", "/health")).status == 200
     assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_server_with_a_hanging_database_is_not_ready_after_2_seconds(client: Client, database_url: str) -> None:
+    with writes_locked(database_url):
+        async with asyncio.timeout(4):
+            assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")
+
+
+async def test_draining_server_is_healthy_but_not_ready(client: Client, http_server: Server) -> None:
+    http_server.state.draining = True
+    for path, status in (("/health", 200), ("/health/ready", 503)):
+        response = await client.request("GET", path)
+        assert (response.status, response.headers["Connection"]) == (status, "close")

@@ -312,10 +312,13 @@ def test_session_that_a_pooler_keeps_holds_no_lock(empty_url: str, monkeypatch: 
         def close(self) -> None:
             """Stay connected, like a pooler to its server."""
 
-    kept = psycopg2.connect(empty_url, connection_factory=Kept)
+    kept = psycopg2.connect(empty_url, connection_factory=Kept, options="-c statement_timeout=9s")
     monkeypatch.setattr(psycopg2, "connect", lambda **_: kept)
     migrate(empty_url)
     monkeypatch.undo()
     with closing(psycopg2.connect(empty_url)) as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK_KEY,))
         assert cursor.fetchone() == (True,)
+    with kept.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("9s",)

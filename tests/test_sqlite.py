@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from server.database.migrations import MigrationError, migrate
+from server.services import Services
 from tests.conftest import on_one_database
 from tests.support.client import PATHS, Client, Person
 from tests.support.processes import SETTINGS, serving, writes_locked
@@ -36,6 +38,16 @@ async def test_deadline_includes_the_wait_for_another_writer(client: Client, ali
         assert await alice.list(PATHS[0]) == []
         assert (await client.request("GET", "/health/ready")).status == 200
     await alice.create(PATHS[0])
+
+
+@on_one_database
+@pytest.mark.settings(DATABASE_POOL_SIZE="1")
+async def test_file_that_cannot_grow_is_unavailable(alice: Person, services: Services) -> None:
+    await services.database.for_request().fetch_all(text("PRAGMA max_page_count = 1"), {})  # of this connection
+    with capture_logs():
+        while (response := await alice.request("POST", PATHS[0].tasks, {"title": "x" * 255})).status == 201:
+            pass
+    assert response.outcome == (500, "Service temporarily unavailable")
 
 
 @pytest.mark.usefixtures("io_loop")
