@@ -12,7 +12,7 @@ from server.http.server import Server
 from tests.conftest import ORIGIN, on_one_database
 from tests.support.client import PATHS, Client, Person
 from tests.support.processes import writes_locked
-from tests.support.raw_http import chunk, chunked, connect, head, with_body
+from tests.support.raw_http import Connection, chunk, chunked, connect, head, with_body
 
 pytestmark = on_one_database
 TASKS = "/tasks"
@@ -25,6 +25,13 @@ BAD_REQUEST = (400, "Bad request")
 HEAD_TOO_LARGE = (431, "Request header fields too large")
 NOT_IMPLEMENTED = (501, "Not implemented")
 VERSION_NOT_SUPPORTED = (505, "HTTP version not supported")
+
+
+def reset(connection: Connection) -> None:
+    """Close a connection in such a way that the server's reads and writes fail."""
+    now = struct.pack("ii", 1, 0)
+    connection.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+    connection.writer.transport.abort()
 
 
 async def test_continue_is_sent_when_the_body_is_about_to_be_read(alice: Person) -> None:
@@ -60,15 +67,20 @@ async def test_connection_is_kept_when_the_body_was_not_needed(alice: Person, fr
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100", f"Content-Length: {10**9}", CHUNKED])
+@pytest.mark.parametrize("resets", [False, True])
 async def test_client_that_leaves_within_a_body_leaves_nothing_behind(
-    alice: Person, http_server: Server, caplog: pytest.LogCaptureFixture, framing: str
+    alice: Person, http_server: Server, caplog: pytest.LogCaptureFixture, framing: str, resets: bool
 ) -> None:
     for path in ("/tasks", "/auth/register", "/nowhere"):
         for token in (alice.token, None):
             async with connect(alice.client) as connection:
                 await connection.send(head("POST", path, framing, token=token) + chunk(b'{"title": "x"'))
-                connection.writer.write_eof()
-                await connection.read_to_end()
+                if resets:
+                    await asyncio.sleep(0.01)  # the server reads what was sent
+                    reset(connection)
+                else:
+                    connection.writer.write_eof()
+                    await connection.read_to_end()
     assert (await alice.client.request("GET", "/health")).status == 200
     assert not http_server.in_flight
     assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
@@ -193,9 +205,7 @@ async def test_response_that_cannot_be_sent_is_logged_as_499(alice: Person, conf
             async with connect(alice.client) as connection:
                 await connection.send(with_body("PUT", f"{TASKS}/{task['id']}", b"{}", token=alice.token))
                 await asyncio.sleep(0.1)
-                reset = struct.pack("ii", 1, 0)
-                connection.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-                connection.writer.transport.abort()
+                reset(connection)
         async with asyncio.timeout(5):
             while not events:  # noqa: ASYNC110  # nothing else tells when the handler has ended
                 await asyncio.sleep(0.01)
@@ -274,11 +284,13 @@ async def test_query_has_at_most_1000_parameters_where_it_is_read(alice: Person)
         assert (await alice.request("POST", f"{paths.tasks}?{more}", {"title": "x"})).status == 201
 
 
-async def test_client_that_ends_its_side_still_gets_its_responses(alice: Person) -> None:
+@pytest.mark.parametrize(("count", "more"), [(1, b""), (3, b"GET /hea")])
+async def test_client_that_ends_its_side_still_gets_its_responses(alice: Person, count: int, more: bytes) -> None:
     async with connect(alice.client) as connection:
-        await connection.send(3 * head("GET", TASKS, token=alice.token) + b"GET /hea")
+        request = b"\r\n" + head("GET", TASKS, token=alice.token)  # an empty line before it is ignored
+        await connection.send(request * count + more)
         connection.writer.write_eof()
-        assert [(await connection.read_response()).status for _ in range(3)] == [200] * 3
+        assert [(await connection.read_response()).status for _ in range(count)] == [200] * count
         assert await connection.read_to_end() == b""
 
 

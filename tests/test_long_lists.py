@@ -1,5 +1,6 @@
 """Long lists are sent in pieces, and without an entity tag."""
 
+import json
 from typing import Any
 
 import pytest
@@ -30,6 +31,12 @@ async def test_list_sent_in_pieces_is_complete_and_has_no_tag(alice: Person, bob
             assert ("ETag" in response.headers) == (count <= 2)
             assert response.body == ({"tasks": created[::-1]} if method == "GET" else None)
         created.append(await alice.create(PATHS[0], str(count)))
+    request = head("HEAD", PATHS[0].tasks, token=alice.token)
+    async with connect(alice.client) as connection:
+        assert (await connection.request(request, "HEAD")).status == 200
+        await connection.send(request.replace(b"HEAD", b"GET").replace(b"HTTP/1.1", b"HTTP/1.0"))  # without chunks
+        content = (await connection.read_to_end()).partition(b"\r\n\r\n")[2]
+    assert json.loads(content) == {"tasks": created[::-1]}
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -81,6 +81,12 @@ async def test_known_path_is_found_in_every_form(alice: Person, path: str) -> No
     assert (response.status, response.body["tasks"]) == (200, [])
 
 
+async def test_url_without_a_path_is_the_root(client: Client) -> None:
+    async with connect(client) as connection:
+        await connection.send(head("GET", "http://localhost?x"))
+        assert (await connection.read_head()).startswith(b"HTTP/1.1 302 ")
+
+
 async def test_escaped_id_is_found(alice: Person) -> None:
     task = await alice.create(PATHS[1])
     for escaped in (task["id"].replace("-", "%2D"), "%" + f"{ord(task['id'][0]):x}" + task["id"][1:]):

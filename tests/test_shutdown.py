@@ -154,9 +154,12 @@ async def test_server_at_its_connection_limit_finishes_its_requests(tmp_path: Pa
         AsyncExitStack() as stack,
     ):
         await process.wait_for("server_started")
-        busy, *_ = [await stack.enter_async_context(connect(client)) for _ in range(40)]
+        busy, *others = [await stack.enter_async_context(connect(client)) for _ in range(40)]
         await busy.send(REGISTRATION[:-1])
         await process.wait_for("connections_full")
+        for leaving in others[:8]:
+            leaving.writer.close()
+        assert (await others[-1].request(head("GET", "/health"))).status == 200
         process.send_signal(signal.SIGTERM)
         assert (await process.wait_for("server_draining"))["in_flight"] == 1
         assert (await busy.request(REGISTRATION[-1:])).status == 201
