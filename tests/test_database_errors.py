@@ -116,3 +116,11 @@ async def test_missing_table_is_a_defect_of_the_server(client: Client) -> None:
     assert response.outcome == (500, "Internal server error")
     assert [event["event"] for event in events] == ["internal_error", "request"]
     assert (await client.request("GET", "/health/ready")).status == 503
+
+
+async def test_statement_that_was_not_sent_may_be_repeated(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.database.MAX_WAITING_STATEMENTS", 0)
+    with capture_logs():
+        response = await alice.request("GET", PATHS[0].tasks)
+    assert response.outcome == (500, "Service temporarily unavailable")
+    assert response.headers["Retry-After"] == "1"

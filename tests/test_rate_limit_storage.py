@@ -46,11 +46,11 @@ def test_full_memory_forgets_the_oldest_keys() -> None:
     storage = MemoryStorage()
     for i in range(MAX_KEYS):
         assert storage.acquire_entry(str(i), 1, MINUTE)
-    assert not storage.acquire_entry("0", 1, MINUTE)
+    assert storage.acquire_entry("0", 2, MINUTE)
     for i in range(10):
         assert storage.acquire_entry(f"new {i}", 1, MINUTE)
-    assert {storage.get_moving_window(str(i), 1, MINUTE)[1] for i in range(10)} == {0}
-    for key in ("10", str(MAX_KEYS - 1), "new 0", "new 9"):
+    assert {storage.get_moving_window(str(i), 1, MINUTE)[1] for i in range(1, 11)} == {0}
+    for key in ("0", "11", str(MAX_KEYS - 1), "new 0", "new 9"):
         assert not storage.acquire_entry(key, 1, MINUTE)
     assert len(storage.times) == MAX_KEYS
 
