@@ -271,11 +271,8 @@ def test_every_request_has_one_line_that_describes_it(story: Story) -> None:
             assert line["user_id"] == user_id
         elif response.status != 401:
             assert line["user_id"] is None
-    # the addresses that the trusted proxy saw
-    assert {line["remote_ip"] for line in requests} == {
-        "127.0.0.1",
-        *(f"10.0.0.{number}" for number in range(ATTEMPTS)),
-    }
+    addresses = {"127.0.0.1", *(f"10.0.0.{number}" for number in range(ATTEMPTS))}  # that the trusted proxy saw
+    assert {line["remote_ip"] for line in requests} == addresses
 
 
 @pytest.mark.requirement("FR-051", "FR-052", "EC-4", "TM-F13")
@@ -324,16 +321,6 @@ def test_no_secret_is_in_the_log(story: Story) -> None:
     pieces = {secret[start : start + 12] for secret in story.secrets for start in range(0, len(secret) - 11, 12)}
     found = {piece for piece in {*pieces, "$2b$", "postgresql://", "sqlite:///"} if piece in story.process.stdout}
     assert found == set()
-
-
-@pytest.mark.usefixtures("io_loop")
-async def test_higher_level_drops_the_lines_of_requests(tmp_path: Path) -> None:
-    async with serving(tmp_path, {**SETTINGS, "LOG_LEVEL": "warning"}) as (process, client):
-        assert (await client.request("GET", "/health")).status == 200
-        assert (await client.request("GET", TASKS)).status == 401
-        assert await process.stop() == 0
-    assert [line["event"] for line in process.events()] == ["token_rejected"]
-    assert process.stderr == ""
 
 
 @pytest.mark.usefixtures("io_loop")
@@ -483,53 +470,31 @@ def test_levels_below_the_threshold_are_not_written(capfd: pytest.CaptureFixture
     assert only_line(capfd)["event"] == "this one"
 
 
-# The names and types of the examples in the documentation of each aggregator
-AGGREGATORS: dict[str, dict[str, Any]] = {
+# The paths to the values in the examples of each aggregator's documentation, and which of them are integers
+AGGREGATORS = {
     # elastic.co/docs/reference/ecs/logging/python/installation, elastic.co/docs/reference/ecs/ecs-field-reference
-    "ecs": {
-        "@timestamp": str,
-        "log.level": str,
-        "message": str,
-        "ecs.version": str,
-        "http": {"request": {"method": str, "id": str}, "response": {"status_code": int}},
-        "url": {"path": str},
-        "client": {"ip": str},
-        "user": {"id": str},
-        "event": {"duration": int},
-        "trace": {"id": str},
-        "error": {"type": str, "message": str, "stack_trace": str},
-    },
+    "ecs": """
+        @timestamp log.level message ecs.version http:request:method http:request:id http:response:status_code=int
+        url:path client:ip user:id event:duration=int trace:id error:type error:message error:stack_trace
+    """,
     # docs.datadoghq.com/standard-attributes, docs.datadoghq.com/logs/log_configuration/pipelines
-    "datadog": {
-        "timestamp": str,
-        "status": str,
-        "message": str,
-        "duration": int,
-        "trace_id": str,
-        "usr": {"id": str},
-        "http": {"method": str, "status_code": int, "request_id": str, "url_details": {"path": str}},
-        "network": {"client": {"ip": str}},
-        "error": {"kind": str, "message": str, "stack": str},
-    },
+    "datadog": """
+        timestamp status message duration=int trace_id usr:id http:method http:status_code=int http:request_id
+        http:url_details:path network:client:ip error:kind error:message error:stack
+    """,
     # cloud.google.com/logging/docs/structured-logging, cloud.google.com/error-reporting/docs/formatting-error-messages
-    "gcp": {
-        "severity": str,
-        "message": str,
-        "time": str,
-        "logging.googleapis.com/trace": str,
-        "stack_trace": str,
-        "httpRequest": {"requestMethod": str, "requestUrl": str, "status": int, "latency": str, "remoteIp": str},
-    },
+    "gcp": """
+        severity message time logging.googleapis.com/trace stack_trace httpRequest:requestMethod httpRequest:requestUrl
+        httpRequest:status=int httpRequest:latency httpRequest:remoteIp
+    """,
 }
 
 
-def types_of(line: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    """Return the types of the values of a line, for the names that an aggregator knows."""
-    return {
-        name: types_of(value, names[name]) if isinstance(value, dict) else type(value)
-        for name, value in line.items()
-        if name in names
-    }
+def paths_in(value: Any, path: str = "") -> set[str]:
+    """Return the path to each value of a line."""
+    if isinstance(value, dict):
+        return {found for name, part in value.items() for found in paths_in(part, f"{path}:{name}" if path else name)}
+    return {path if isinstance(value, str) else f"{path}={type(value).__name__}"}
 
 
 @pytest.mark.parametrize("line_format", AGGREGATORS)
@@ -542,7 +507,7 @@ def test_aggregator_finds_its_names(
     with configured(line_format=line_format):
         log_exception(structlog.get_logger(), **request)
     line = only_line(capfd)
-    assert types_of(line, AGGREGATORS[line_format]) == AGGREGATORS[line_format]
+    assert set(AGGREGATORS[line_format].split()) <= paths_in(line)
     assert next(iter(line)) in ("@timestamp", "timestamp", "time")
     assert line["message"] == "internal_error"
     assert not line.keys() & {"level", "reason"}
