@@ -16,7 +16,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 from sqlalchemy import func, literal, select
 
-from server.database import Database, DatabaseBusy, DatabaseUnavailable, QueryError, libpq_parameters
+from server.database import Database, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, QueryError, libpq_parameters
 from server.database import postgres as postgres_module
 from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
 from server.database.postgres import PostgresDriver

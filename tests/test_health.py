@@ -28,10 +28,3 @@ async def test_server_with_a_hanging_database_is_not_ready_after_2_seconds(clien
     with writes_locked(database_url):
         async with asyncio.timeout(4):
             assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")
-
-
-async def test_draining_server_is_healthy_but_not_ready(client: Client, http_server: Server) -> None:
-    http_server.state.draining = True
-    for path, status in (("/health", 200), ("/health/ready", 503)):
-        response = await client.request("GET", path)
-        assert (response.status, response.headers["Connection"]) == (status, "close")
