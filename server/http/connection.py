@@ -10,7 +10,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from server import errors
 from server.http.exchange import DROPPED_BYTES, Exchange
@@ -214,6 +214,8 @@ class Connection(asyncio.BufferedProtocol):
         """Feed the parser; return whether it accepts the data."""
         try:
             self._parser.feed_data(data)
+        except HttpParserCallbackError:  # a defect of this class, which asyncio logs
+            raise
         except (HttpParserError, HttpParserUpgrade):
             self._parser = HttpRequestParser(self)
             return False
