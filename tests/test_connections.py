@@ -180,7 +180,7 @@ async def test_request_may_be_split_at_any_byte(alice: Person, framing: str) -> 
             assert (await connection.read_response()).status == 200
 
 
-async def test_a_pipeline_waits_at_the_client(alice: Person, config: Config, http_server: Server) -> None:
+async def test_pipeline_is_not_read_while_a_request_runs(alice: Person, config: Config, http_server: Server) -> None:
     task = await alice.create(PATHS[1])
     with writes_locked(config.database_url):
         async with connect(alice.client) as connection:
@@ -190,7 +190,7 @@ async def test_a_pipeline_waits_at_the_client(alice: Person, config: Config, htt
             assert connection.writer.transport.get_write_buffer_size() > 2**23  # bytes, of 18 million
             connection.writer.transport.abort()
     async with asyncio.timeout(5):
-        while http_server.in_flight:  # noqa: ASYNC110  # the end of the test would cancel the statement
+        while http_server.in_flight:  # noqa: ASYNC110  # the end of the test closes the database
             await asyncio.sleep(0.01)
 
 
