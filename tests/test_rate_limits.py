@@ -149,6 +149,14 @@ async def test_spellings_of_an_email_count_together(client: Client, alice: Perso
         assert_refused(await log_in(client, paths, typed, PASSWORD))
 
 
+@on_one_database
+@behind_a_proxy
+async def test_no_more_than_254_characters_of_an_email_are_kept(client: Client, paths: Paths) -> None:
+    for i in range(3):
+        assert (await log_in(client, paths, "x" * 254 + str(i), "wrong", f"192.0.2.{i}")).status == 401
+    assert_refused(await log_in(client, paths, "x" * 254 + "3", "wrong"))
+
+
 @pytest.mark.settings(AUTH_RATE_LIMIT="5/minute", TRUSTED_PROXY_HOPS="1")
 async def test_concurrent_guesses_up_to_the_limit_are_checked(client: Client, alice: Person) -> None:
     responses = await asyncio.gather(
