@@ -23,7 +23,7 @@ coverage: .venv/test ## run every test, and list the lines of server/ that none 
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
-mutants: .venv/test ## expect a failed test with each small change of tests/mutants/; MUTANTS="09-exp-moment 69-order" selects some
+mutants: .venv/test ## apply each small breaking change of tests/mutants/ to a copy, and expect a failed test; MUTANTS=01-token-at-exp selects one
 	.venv/bin/python -m tests.support.mutants $(MUTANTS)
 
 e2e: .venv/e2e ## test with a browser, generated clients and other third-party tools, and many processes behind nginx
