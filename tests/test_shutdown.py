@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import PASSWORD, PATHS, Client, Person, Response
+from server.http.server import Server
+from tests.conftest import on_one_database
+from tests.support.client import PASSWORD, PATHS, Client, Person
 from tests.support.processes import (
     RUN,
     SETTINGS,
@@ -142,6 +145,14 @@ async def test_process_ends_in_time_whatever_hangs(
         assert [line["event"] for line in process.events()][-4:] == events
         assert len(process.events("request")) == 1
     assert process.stderr == ""
+
+
+@on_one_database
+async def test_client_that_has_just_connected_is_served(http_server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", http_server.port), timeout=5) as client:
+        client.send(head("GET", "/health"))
+        await http_server.drain(5)  # it has not accepted the client yet
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_server_at_its_connection_limit_finishes_its_requests(tmp_path: Path) -> None:
