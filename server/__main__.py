@@ -1,4 +1,4 @@
-"""The command ``todo-api``, which serves, and ``todo-api migrate``; in a checkout, run.py does the same."""
+"""The commands ``todo-api``, which runs the server, and ``todo-api migrate``; in a checkout, run.py does the same."""
 
 import os
 import sys
@@ -8,16 +8,16 @@ from server.signals import Signals
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in place of closed standard streams: a connection with descriptor 1 would get the log."""
+    """Replace closed standard streams with /dev/null, so that no connection gets descriptor 1 and receives the log."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
 
 
 def write_error(text: str) -> None:
-    """Write to standard error; if that fails, the exit code has to do."""
+    """Write to standard error; if that fails, only the exit code reports the error."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
@@ -46,10 +46,10 @@ def main(arguments: list[str]) -> int:
 
 
 def run() -> None:
-    """Run the command of the process's arguments, and end the process."""
+    """Run the command that the process's arguments name, and exit."""
     open_standard_streams()
     exit_code = main(sys.argv[1:])
-    os._exit(exit_code)  # sys.exit() would wait for every thread, also for one that hangs in a name look-up
+    os._exit(exit_code)  # sys.exit() would wait for every thread, even one that hangs in a name look-up
 
 
 if __name__ == "__main__":

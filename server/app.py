@@ -1,4 +1,4 @@
-"""The application, and the life of a server: open, listen, serve, drain, close."""
+"""The application, and the life cycle of a server: open, listen, serve, drain, close."""
 
 import asyncio
 import gc
@@ -29,13 +29,13 @@ log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """The server cannot start; the message says why, without a secret."""
+    """The server cannot start; the message gives the reason and contains no secrets."""
 
 
 def make_server(services: Services) -> Server:
     """Return a server that does not listen yet."""
     application = Application(
-        log_function=lambda _handler: None,  # handlers write their line when the response has been sent
+        log_function=lambda _handler: None,  # handlers log each request after its response has been sent
         openapi=build(),
         services=services,
     )
@@ -48,8 +48,8 @@ def make_server(services: Services) -> Server:
 
 @asynccontextmanager
 async def open_database(config: Config) -> AsyncIterator[Database]:
-    """Open the database of the settings without connecting to it yet, and close it at the end."""
-    # Only the driver in use is imported: the other one would cost memory and time at start.
+    """Provide the configured database, which connects when it is first used, and close it at the end."""
+    # Only the configured driver is imported: the other one would cost memory and startup time.
     driver: Driver
     if config.database_url.startswith(SQLITE_PREFIX):
         from server.database.sqlite import SqliteDriver  # noqa: PLC0415
@@ -68,7 +68,7 @@ async def open_database(config: Config) -> AsyncIterator[Database]:
 def run(command: Coroutine[Any, Any, None]) -> int:
     """Run ``serve`` or ``migrate_schema``, and return the exit code of the process."""
     try:
-        asyncio.Runner().run(command)  # asyncio.run() waits for threads at its end
+        asyncio.Runner().run(command)  # asyncio.run() would also wait for worker threads
     except StartError as error:
         log.critical("start_failed", reason=str(error))  # critical, so that every LOG_LEVEL shows it
         return 1
@@ -88,7 +88,7 @@ async def serve(config: Config, signals: Signals) -> None:
         services = Services(config, database)
         server = make_server(services)
         gc.collect()
-        gc.freeze()  # later collections skip the objects of the start; visiting them takes 45 ms
+        gc.freeze()  # later collections skip the objects created so far, which take 45 ms to visit
         try:
             server.listen(config.port, config.host)
         except (OSError, UnicodeError) as error:
@@ -109,13 +109,13 @@ async def serve(config: Config, signals: Signals) -> None:
 
 
 async def migrate_schema(config: Config) -> None:
-    """Bring the schema up to date, as ``serve`` does; raise ``StartError`` like it."""
+    """Bring the schema up to date, as ``serve`` does; raise ``StartError`` if that fails."""
     async with open_database(config) as database:
         await migrate_when_available(config, database)
 
 
 async def migrate_when_available(config: Config, database: Database) -> None:
-    """Migrate the schema once the database is available; this blocks the event loop, which has nothing else to run."""
+    """Wait for the database, then migrate; migrating blocks the event loop, which has nothing else to run."""
     if not config.database_url.startswith(SQLITE_PREFIX):
         await wait_for_database(database)
     try:
@@ -125,7 +125,7 @@ async def migrate_when_available(config: Config, database: Database) -> None:
 
 
 async def wait_for_database(database: Database) -> None:
-    """Return once the database takes writes.
+    """Wait until the database accepts writes.
 
     Raises:
         StartError: if that takes over 30 seconds, or the database refuses the connection.
@@ -145,7 +145,7 @@ async def wait_for_database(database: Database) -> None:
                     log.warning("waiting_for_database", seconds=DATABASE_WAIT_SECONDS, reason=reason)
                     logged = True
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
-    except QueryError:  # the database is available; its schema is missing
+    except QueryError:  # the database is available, but has no schema yet
         return None
     except DatabaseRefused as error:
         raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None

@@ -1,4 +1,4 @@
-"""Writes log lines to standard output in a thread of its own, so that no reader of the log can delay a request."""
+"""Writes log lines to standard output in a separate thread, so that a slow reader of the log cannot delay requests."""
 
 import math
 import os
@@ -11,41 +11,41 @@ import structlog
 
 from server import clock
 
-QUEUE_BYTES = 1024 * 1024  # about 3,000 requests
-BATCH_SECONDS = 0.01  # in which lines gather; a thread that wakes up for each line costs the event loop more
-RETRY_SECONDS = 0.1  # after a write to standard output has failed
-STALL_SECONDS = 0.5  # without a byte written, after which the end of the process does not wait for the reader
+QUEUE_BYTES = 1024 * 1024  # the lines of about 3,000 requests
+BATCH_SECONDS = 0.01  # pause to collect lines; waking the thread for each line would cost the event loop more
+RETRY_SECONDS = 0.1  # pause before a failed write to standard output is retried
+STALL_SECONDS = 0.5  # at exit, the longest wait for a reader that takes nothing
 STANDARD_OUTPUT = 1
 
 log = structlog.get_logger()
 
 
 class LineWriter(threading.Thread):
-    """Writes lines in their order, many with one call.
+    """Writes lines in order, several with each call.
 
-    Lines that do not fit into the queue are dropped and counted; the count is logged once the reader takes lines again.
-    A failed write (no reader, a full disk) is retried, so that a line of which a part was written is completed. The
+    Lines that do not fit into the queue are dropped and counted; the count is logged when the reader takes lines again.
+    A failed write (no reader, a full disk) is retried, so that partly written lines are completed. The
     thread may block in a write: other processes share the descriptor's ``O_NONBLOCK``, so the server does not set it. A
     blocked thread cannot be stopped, so it is a daemon.
     """
 
     def __init__(self) -> None:
         super().__init__(name="log", daemon=True)
-        # The garbage collector may log a warning at any point of the methods below. Both of these allow for it;
-        # a Condition would not notice a line that is queued between its check and its wait.
+        # The garbage collector may log a warning inside any method below. RLock and SimpleQueue allow this;
+        # with a Condition, a line that is queued between the check and the wait would go unnoticed.
         self.lock = threading.RLock()
         self._queue: SimpleQueue[bytes] = SimpleQueue()
-        self._unwritten = 0  # bytes, including those that are just being written
+        self._unwritten = 0  # bytes, including those being written now
         self._dropped = 0
         self._dropped_since = ""
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
-        """Queue a line, given without its line end."""
+        """Queue a line, which is given without a newline."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         size = len(data)
         with self.lock:
-            # The lines of the writer's thread, the counts of dropped ones, always fit.
+            # This thread's own lines, which count the dropped lines, are always queued.
             if self._unwritten + size > QUEUE_BYTES and threading.current_thread() is not self:
                 if not self._dropped:
                     self._dropped_since = clock.format_time(clock.now())
@@ -57,9 +57,9 @@ class LineWriter(threading.Thread):
     debug = info = warning = error = critical = write  # structlog calls these
 
     def wait(self, seconds: float = math.inf) -> None:
-        """Return once every line is written, the reader has stalled, or this many seconds have passed."""
+        """Wait until all lines are written, the reader has stalled, or this many seconds have passed."""
         started = time.monotonic()
-        while self._dropped or self._unwritten:  # in this order: ``run`` queues the count before it sets it to 0
+        while self._dropped or self._unwritten:  # in this order: ``run`` logs the count, then resets it
             if time.monotonic() > min(started + seconds, max(started, self._written_at) + STALL_SECONDS):
                 return
             time.sleep(BATCH_SECONDS)
@@ -71,7 +71,7 @@ class LineWriter(threading.Thread):
             time.sleep(BATCH_SECONDS)
             for _ in range(self._queue.qsize()):
                 line = self._queue.get()
-                # A pipe takes this much in one piece: lines of processes that share it are not mixed.
+                # Writes of up to PIPE_BUF bytes to a pipe are atomic, so processes that share it do not mix lines.
                 if len(batch) + len(line) > select.PIPE_BUF:
                     self._write_all(batch)
                     batch = bytearray()

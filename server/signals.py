@@ -1,7 +1,7 @@
-"""Ends the process on SIGTERM and SIGINT, whatever its other threads do: a thread waits for nothing but these signals.
+"""Ends the process on SIGTERM and SIGINT even if other threads are blocked: one thread only waits for these signals.
 
-This is imported before everything that takes time. The kernel ignores signals to the first process of a container until
-that process handles them.
+This module is imported before any slow import, because the kernel discards signals to the first process of a container
+until that process handles them.
 """
 
 import os
@@ -12,22 +12,22 @@ from collections.abc import Callable
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-CLOSE_SECONDS = 0.4  # to close connections, after the time to finish requests; writing the last log lines adds to it
+CLOSE_SECONDS = 0.4  # time to close connections after the last request; writing the last log lines takes more
 
 
 class Signals:
-    """Ends the process at the first signal or, once ``drain`` is set, after its requests or at the second signal.
+    """Ends the process on the first signal or, with ``drain`` set, after its requests or on the second signal.
 
     Args:
-        exit_code: returns the exit code for the number of a signal that arrives before ``drain`` is set.
+        exit_code: maps the number of a signal that arrives before ``drain`` is set to the exit code.
     """
 
     def __init__(self, exit_code: Callable[[int], int]) -> None:
-        # What to call at the first signal and at the second one, and the longest time in seconds to finish requests
+        # Functions to call at the first and at the second signal, and the maximum time in seconds to finish requests
         self.drain: tuple[Callable[[], object], Callable[[], object], float] | None = None
         self.before_exit: Callable[[], object] = lambda: None
         self._exit_code = exit_code
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # each thread inherits it from the one that starts it
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # threads that are started later inherit this mask
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
     def _wait(self) -> None:
@@ -35,7 +35,7 @@ class Signals:
         if self.drain is None:
             self._exit(self._exit_code(number))
         begin, cut, seconds = self.drain
-        threading.Timer(seconds + CLOSE_SECONDS, self._exit, [0]).start()  # a daemon, because this thread is one
+        threading.Timer(seconds + CLOSE_SECONDS, self._exit, [0]).start()  # a daemon thread, like this one
         begin()
         signal.sigwait(SIGNALS)
         cut()

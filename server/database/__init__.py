@@ -1,6 +1,6 @@
-"""The database: single statements in autocommit, within the seconds that one request may spend on them.
+"""The database: single statements in autocommit, with a limit on the time that each request may spend on them.
 
-The drivers in ``postgres.py`` and ``sqlite.py`` run a statement and turn their libraries' exceptions into those here.
+The drivers in ``postgres.py`` and ``sqlite.py`` run the statements, and raise the exceptions of this module.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from sqlalchemy import Executable, false, select
 from server.database.tables import tasks
 
 Row = tuple[Any, ...]
-# A server that vanished without closing the connection is noticed within a minute.
+# With these, a database server that vanishes without closing the connection is noticed within a minute.
 KEEPALIVE = parse_dsn("keepalives_idle=30 keepalives_interval=10 keepalives_count=3 tcp_user_timeout=10000")
 MAX_WAITING_STATEMENTS = 1000
-FULL_SECONDS = 10.0  # until the next attempt to open a connection that the server had no room for
-# PostgreSQL refuses FOR UPDATE where it refuses writes. It locks no row here, and SQLAlchemy leaves it out for SQLite.
+FULL_SECONDS = 10.0  # pause after PostgreSQL refused a connection because it had too many
+# PostgreSQL rejects FOR UPDATE whenever it rejects writes. It locks no row here, and SQLAlchemy omits it for SQLite.
 _ping = select(tasks.c.id).where(false()).with_for_update()
 
 
 def libpq_parameters(url: str) -> dict[str, str]:
-    """Return the libpq parameters of a URL, with our keepalives where it sets none.
+    """Return the libpq parameters of a URL, with our keepalive settings unless the URL sets its own.
 
-    psycopg2's wheel looks for the system's certificates in a folder of the machine that built it. For
-    ``sslrootcert=system`` this function therefore sets the environment variables that tell OpenSSL where they are.
+    psycopg2's wheel looks for the system's certificates where they were on the machine that built it. For
+    ``sslrootcert=system``, this function therefore sets the environment variables that tell OpenSSL where they are.
     """
     parameters: dict[str, str] = KEEPALIVE | parse_dsn(url)
     if parameters.get("sslrootcert") == "system" and not os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
@@ -39,7 +39,7 @@ def libpq_parameters(url: str) -> dict[str, str]:
 
 
 class UniqueViolation(Exception):
-    """A row with this key exists."""
+    """A row with this key already exists."""
 
 
 class ForeignKeyViolation(Exception):
@@ -47,7 +47,7 @@ class ForeignKeyViolation(Exception):
 
 
 class QueryError(Exception):
-    """The database rejected a statement because of a bug of ours; the message contains no value of a row."""
+    """The database rejected a statement because of a bug in this server; the message contains no data of a row."""
 
 
 class DatabaseUnavailable(Exception):
@@ -59,17 +59,17 @@ class DatabaseBusy(DatabaseUnavailable):
 
 
 class DatabaseRefused(DatabaseUnavailable):
-    """The server refuses the role, its password or the database; retrying does not help."""
+    """PostgreSQL rejects the role, its password or the database; retrying does not help."""
 
 
 class TooManyConnections(DatabaseUnavailable):
-    """The server has no room for another connection; the statement was not sent."""
+    """PostgreSQL accepts no more connections; the statement was not sent."""
 
 
 class Driver(Protocol):
-    """Runs statements."""
+    """Runs statements on one kind of database."""
 
-    place: str  # the hosts and ports, or the file, for messages
+    place: str  # for messages: the hosts and ports, or the file
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement, commit it, and return its rows."""
@@ -79,9 +79,9 @@ class Driver(Protocol):
 
 
 class Database:
-    """A driver behind a first-in, first-out queue, which the pools of the drivers' libraries do not have.
+    """Runs statements in first-in, first-out order, which the pools of the drivers' libraries do not ensure.
 
-    Up to ``connections`` statements run concurrently. One request may spend ``timeout`` seconds.
+    Up to ``connections`` statements run concurrently. Those of one request may take ``timeout`` seconds in total.
     """
 
     def __init__(self, driver: Driver, connections: int, timeout: float) -> None:
@@ -92,13 +92,13 @@ class Database:
         self._timeout = timeout
 
     def for_request(self, timeout: float | None = None) -> "RequestDatabase":
-        """Return the database of one request; ``timeout`` in seconds replaces the configured one."""
+        """Return the database for one request; ``timeout``, in seconds, overrides the configured one."""
         return RequestDatabase(self, self._timeout if timeout is None else timeout)
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement when a connection is free; raise ``DatabaseBusy`` if the queue is full.
 
-        Where the server accepts fewer connections than configured, statements wait for the open ones.
+        If PostgreSQL accepts fewer connections than configured, statements wait for the open ones.
         """
         if self._waiting >= MAX_WAITING_STATEMENTS:
             raise DatabaseBusy(f"{MAX_WAITING_STATEMENTS} statements are waiting for a connection")
@@ -122,7 +122,7 @@ class Database:
 
 
 class RequestDatabase:
-    """The database as one request uses it: all its statements share one budget of seconds."""
+    """The database for one request; all statements of the request share one time limit."""
 
     __slots__ = ("_database", "_seconds_left")
 
@@ -131,7 +131,7 @@ class RequestDatabase:
         self._seconds_left = timeout
 
     async def fetch_all(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run a statement and return its rows; raises the exceptions of this module."""
+        """Run a statement and return its rows; raise the exceptions of this module."""
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
@@ -143,10 +143,10 @@ class RequestDatabase:
             self._seconds_left -= clock() - started
 
     async def fetch_one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
-        """Run a statement and return its first row, if any; raises the same as ``fetch_all``."""
+        """Run a statement and return its first row, or None; raise the same exceptions as ``fetch_all``."""
         rows = await self.fetch_all(statement, parameters)
         return rows[0] if rows else None
 
     async def ping(self) -> None:
-        """Return if the database accepts writes; raise ``DatabaseUnavailable``, or ``QueryError`` without a schema."""
+        """Raise ``DatabaseUnavailable`` if the database accepts no writes, or ``QueryError`` if it has no schema."""
         await self.fetch_all(_ping, {})

@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL: from the addresses of a server to the cursor of an aiopg connection."""
+"""Connecting to PostgreSQL through aiopg: resolving names, trying addresses, and opening a connection."""
 
 import asyncio
 import ctypes
@@ -22,10 +22,10 @@ from server.database import DatabaseRefused, DatabaseUnavailable, TooManyConnect
 
 ATTEMPT_DELAY_SECONDS = 0.25  # RFC 8305 section 5
 PQERRORS_VERBOSE = 2  # libpq-fe.h
-# invalid_authorization_specification and invalid_password, invalid_catalog_name, insufficient_privilege
+# SQLSTATEs: 28xxx invalid authorization or password, 3D000 invalid catalog name, 42501 insufficient privilege
 REFUSED = ("28", "3D000", "42501")
 TOO_MANY_CONNECTIONS = "53300"
-# The adapter of hstore would send a query on each new connection.
+# With hstore enabled, aiopg would send a query on each new connection.
 AIOPG_OPTIONS = {"dsn": None, "timeout": None, "enable_hstore": False, "enable_uuid": False, "enable_json": False}
 
 _libpq = ctypes.CDLL(sys.modules["psycopg2._psycopg"].__file__)
@@ -35,7 +35,7 @@ _libpq.PQsetErrorVerbosity.argtypes = (ctypes.c_void_p, ctypes.c_int)
 def _read_time(text: str | None, _cursor: object) -> str | None:
     if text is None:
         return None
-    if text.endswith("+00") and "." in text:  # nearly always, in a session with the time zone UTC
+    if text.endswith("+00") and "." in text:  # the usual case, in a session with the time zone UTC
         return f"{text[:10]}T{text[11:-3]:0<15}Z"
     return format_time(datetime.fromisoformat(text))
 
@@ -44,7 +44,7 @@ _TIME = extensions.new_type(extensions.PYDATETIMETZ.values, "TIME", _read_time)
 
 
 class Address(NamedTuple):
-    """Where a server may listen, as libpq's parameters of these names; an empty string is libpq's default."""
+    """An address of a server, as the libpq parameters with these names; an empty string means libpq's default."""
 
     host: str
     port: str
@@ -55,24 +55,24 @@ class Address(NamedTuple):
 
 
 class Connection(aiopg.Connection):
-    """aiopg's connection, with connecting and closing replaced where aiopg's own hang or spin.
+    """aiopg's connection, with connecting and closing replaced where aiopg's own methods hang or loop endlessly.
 
-    aiopg watches the socket of an idle connection too, and ignores what arrives there: the server's closing
-    notification. The next statement then waits for a response that never comes, or the watcher spins. aiopg also asks
-    ``select()`` whether the socket is alive. On descriptors above 1023 that raises, and the waiter is never woken.
+    aiopg also watches the socket of an idle connection, but ignores PostgreSQL's closing notification there. The next
+    statement then waits for a response that never comes, or the event loop calls the watcher endlessly. aiopg also
+    tests sockets with ``select()``, which fails for descriptors above 1023; the waiting statement then never resumes.
     """
 
     address: Address
 
     async def establish(self) -> None:
-        """Connect, or raise ``psycopg2.Error`` if the server is unreachable or refuses.
+        """Connect, or raise ``psycopg2.Error`` if the server is unreachable or refuses the connection.
 
         At any step, libpq may close its socket and open another one, for example when TLS is refused. The new one may
         have the same number. Each step therefore watches the current socket, and stops before libpq continues.
         """
-        self._loop.remove_reader(self.raw.fileno())  # which aiopg watches
+        self._loop.remove_reader(self.raw.fileno())  # aiopg has started to watch it
         self._fileno = self._waiter = None
-        # Puts the SQLSTATE into the text of an error; psycopg2 has the attribute for errors of statements only.
+        # Put the SQLSTATE into error texts, because psycopg2 sets ``pgcode`` only for errors of statements.
         _libpq.PQsetErrorVerbosity(self.raw.pgconn_ptr, PQERRORS_VERBOSE)
         try:
             while (state := self.raw.poll()) != extensions.POLL_OK:
@@ -104,7 +104,7 @@ class Connection(aiopg.Connection):
     async def _poll(self, waiter: asyncio.Future[None], _timeout: float) -> None:
         """Wait for the response to a statement until the caller's deadline.
 
-        aiopg's own has a deadline too, and raises CancelledError when the server cancels the statement.
+        aiopg's own method has another deadline, and raises CancelledError when PostgreSQL cancels the statement.
         """
         self._ready(self._weakref)
         try:
@@ -118,8 +118,8 @@ class Connection(aiopg.Connection):
     def close(self) -> asyncio.Future[None]:
         """Close the connection, and stop watching its descriptor only once.
 
-        aiopg's own stops watching the number at each call. By then the number may belong to another socket, which
-        would not be watched any more.
+        aiopg's own method does so at each call. By then the descriptor may belong to another socket, which would no
+        longer be watched.
         """
         if self._fileno is not None:
             with suppress(OSError):  # libpq may have closed it already
@@ -134,27 +134,27 @@ class Connection(aiopg.Connection):
 class Connector:
     """Opens connections to the first address of a server that accepts one (RFC 8305, "Happy Eyeballs").
 
-    libpq's own search blocks while it looks names up, and waits for an address that does not respond as long as the
-    system does. Here the next attempt starts when one has failed, or after a delay, and the first connection wins.
-    Attempts have no timeout of their own: the caller's deadline ends them.
+    libpq would block while it looks up names, and wait for an unresponsive address until the system's timeout. Here,
+    the next attempt starts after a delay or when an attempt fails, and the first connection wins. Attempts have no
+    timeout of their own: the caller's deadline ends them.
     """
 
     def __init__(self, parameters: dict[str, str]) -> None:
         fields = [parameters.get(name, "").split(",") for name in Address._fields]
         count = max(map(len, fields))
-        columns = [field * (count // len(field)) for field in fields]  # a single port is that of all hosts
+        columns = [field * (count // len(field)) for field in fields]  # a single port applies to all hosts
         self._hosts = [Address(*host) for host in zip(*columns, strict=True)]
         others = {name: value for name, value in parameters.items() if name not in Address._fields}
         self._options: dict[str, Any] = {**others, "client_encoding": "utf8", **AIOPG_OPTIONS}
         self.place = ", ".join(map(str, self._hosts))
         self.last_good: Address | None = None
-        # A name server that does not respond blocks a thread for half a minute, so there is one look-up of a name at a
-        # time, outside asyncio's own threads, which the process shares and joins.
+        # An unresponsive name server blocks a thread for half a minute. A name is therefore looked up by one thread
+        # at a time, and not by asyncio's default threads, which other code needs.
         self._threads = ThreadPoolExecutor(len(self._hosts), "look-up")
         self._look_ups: dict[str, asyncio.Future[list[str] | Exception]] = {}
 
     async def connect(self, read_only: Collection[Address] = ()) -> aiopg.Cursor:
-        """Return the cursor of a new connection; try the address that accepted the last one first.
+        """Open a connection and return a cursor; try the address of the last successful connection first.
 
         Raises:
             DatabaseRefused, TooManyConnections, DatabaseUnavailable: if all addresses fail or are ``read_only``.
@@ -184,7 +184,7 @@ class Connector:
     async def _resolve(self, host: Address) -> list[Address]:
         """Return the addresses of a host in the system's order; raise ``DatabaseUnavailable`` if it has none."""
         name = host.host
-        if host.hostaddr or not name or name.startswith(("/", "@")):  # the latter are Unix sockets
+        if host.hostaddr or not name or name.startswith(("/", "@")):  # names of Unix sockets begin with these
             return [host]
         with suppress(ValueError):
             return [host._replace(hostaddr=str(ipaddress.ip_address(name)))]
@@ -198,7 +198,7 @@ class Connector:
 
 
 def _look_up(name: str) -> list[str] | Exception:
-    """Return the addresses of a name, or the error; asyncio would log one that is raised when nothing waits for it."""
+    """Return the addresses of a name, or the error: if it were raised with no caller waiting, asyncio would log it."""
     try:
         return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
@@ -206,7 +206,7 @@ def _look_up(name: str) -> list[str] | Exception:
 
 
 async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Cursor]]]) -> aiopg.Cursor:
-    """Return the cursor of the first attempt that succeeds (see ``Connector``), or raise the errors of all as one."""
+    """Return the cursor of the first attempt that succeeds (see ``Connector``), or raise all errors as one."""
     cursors: list[aiopg.Cursor] = []
     failures: list[DatabaseUnavailable] = []
     tasks: list[asyncio.Task[None]] = []
@@ -226,7 +226,7 @@ async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Curso
             delay = ATTEMPT_DELAY_SECONDS if waiting else None
             done, _ = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # any other exception is a bug
+                task.result()  # raises any other exception, which is a bug
         if cursors:
             return cursors.pop()
     finally:
@@ -239,7 +239,7 @@ async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Curso
 
 
 def _connect_error(text: str) -> DatabaseUnavailable:
-    """Return our exception for a failure to connect; the server's errors have a SQLSTATE, libpq's own have none."""
+    """Return our exception for a failure to connect; errors from PostgreSQL have a SQLSTATE, libpq's own do not."""
     state = (re.findall(r":  ([0-9A-Z]{5}): ", text) or [""])[-1]
     text = " ".join(line for line in text.split("\n") if line and not line.startswith("LOCATION: "))
     if state.startswith(REFUSED):

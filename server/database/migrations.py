@@ -1,4 +1,4 @@
-"""Brings the schema up to date with Alembic's revisions in ``sql/``, one process at a time."""
+"""Brings the schema up to date with the Alembic revisions in ``sql/``, in one process at a time."""
 
 import math
 import os
@@ -22,11 +22,11 @@ from server.database import libpq_parameters
 from server.database.tables import metadata
 from server.files import folder
 
-LOCK_KEY = 0x746F646F  # "todo"; any number that no other program locks in this database
+LOCK_KEY = 0x746F646F  # "todo"; any number that other programs do not lock in this database
 LOCK_SECONDS = 30
 LOCK_WAIT_SECONDS = 0.25  # between attempts
 CONNECT_SECONDS = 10
-# A migration is not subject to the role's time limits. Not every version of PostgreSQL has each of these.
+# Migrations are exempt from the role's time limits. Some of these do not exist in older versions of PostgreSQL.
 _LIFT_LIMITS = text("""
     SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
@@ -36,17 +36,17 @@ log = structlog.get_logger()
 
 
 class MigrationError(Exception):
-    """The schema cannot be brought up to date; the message says why, without a secret."""
+    """The schema cannot be brought up to date; the message gives the reason and contains no secrets."""
 
 
 def migrate(database_url: str) -> None:
-    """Apply the missing revisions, all in one transaction, behind a lock.
+    """Apply the missing revisions in one transaction, while holding a lock.
 
-    The schema of a later release is left as it is: this release runs on it after a rollback of the code, or while
-    processes are replaced.
+    The schema of a later release is not changed: this release can use it after a rollback of the code, or while
+    processes are being replaced.
 
     Raises:
-        MigrationError: if the database refuses, is not in UTF-8, or belongs to another program.
+        MigrationError: if the database fails or stays locked, is not in UTF-8, or belongs to another program.
     """
     engine = (_sqlite_engine if database_url.startswith(SQLITE_PREFIX) else _postgresql_engine)(database_url)
     try:
@@ -66,7 +66,7 @@ def migrate(database_url: str) -> None:
 
 
 def alembic_config(connection: Connection) -> AlembicConfig:
-    """Return Alembic's settings for revisions on an open connection."""
+    """Return Alembic's settings for running revisions on an open connection."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(folder("sql")).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -74,14 +74,14 @@ def alembic_config(connection: Connection) -> AlembicConfig:
 
 
 def _lock(connection: Connection) -> bool:
-    """Return whether the transaction has got the lock.
+    """Try to lock the schema in the current transaction, and return whether it worked.
 
-    PostgreSQL's is a lock of the transaction, not of the session: a pooler in transaction mode would keep the latter.
+    On PostgreSQL the lock belongs to the transaction: a pooler in transaction mode would keep a lock of the session.
     """
     if connection.dialect.name == "postgresql":
         return bool(connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")))
     try:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # stays with the file; readers do not wait for a writer
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # saved in the file; readers do not wait for writers
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     except OperationalError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary code
@@ -115,7 +115,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _check_columns(connection: Connection, *, with_nullable: bool) -> None:
-    """Raise MigrationError if the tables are not ours; a missing revision may add columns, but only nullable ones."""
+    """Raise MigrationError if a column is missing; without ``with_nullable``, revisions may still add nullable ones."""
     found = inspect(connection).get_multi_columns(filter_names=list(metadata.tables))
     names = {f"{table}.{column['name']}" for (_, table), columns in found.items() for column in columns}
     columns = (column for table in metadata.tables.values() for column in table.columns)
@@ -127,18 +127,18 @@ def _check_columns(connection: Connection, *, with_nullable: bool) -> None:
 def _postgresql_engine(url: str) -> Engine:
     return create_engine(
         "postgresql+psycopg2://",
-        # psycopg2 parses the URL, with every parameter of libpq's; SQLAlchemy would parse it in its own way.
+        # psycopg2 accepts all of libpq's parameters in the URL; SQLAlchemy would parse it in its own way.
         creator=lambda: psycopg2.connect(**{"connect_timeout": CONNECT_SECONDS} | libpq_parameters(url)),
-        isolation_level="READ COMMITTED",  # whatever the role's is: the revisions of another process must be visible
+        isolation_level="READ COMMITTED",  # not the role's default: new revisions of other processes must be visible
     )
 
 
 def _sqlite_engine(url: str) -> Engine:
-    # Without an isolation level, the driver begins no transactions of its own.
+    # Without an isolation level, the driver does not begin transactions by itself.
     engine = create_engine(url, connect_args={"timeout": 0, "isolation_level": None})
     file = Path(str(engine.url.database))
     try:
-        # SQLite gives its other files the same mode.
+        # SQLite creates its other files with the same mode.
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise MigrationError(f"cannot write {file}: {error.strerror}") from None

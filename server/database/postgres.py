@@ -1,7 +1,7 @@
-"""PostgreSQL through aiopg's connections; only this file and ``aiopg_connection.py`` use aiopg for requests.
+"""PostgreSQL through aiopg, which only this file and ``aiopg_connection.py`` use.
 
-aiopg's pool is not used. Behind the queue of ``Database``, a stack of idle connections is enough, and aiopg's pool
-connects while it holds the lock that all others need to get or return a connection.
+aiopg's pool is not used: it opens a connection while it holds the lock that every other statement needs to get or
+return one. ``Database`` already limits and queues the statements, so a stack of idle connections is enough.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError
 from server.database.aiopg_connection import Address, Connection, Connector
 
 IDLE_SECONDS = 240.0  # less than the five minutes after which serverless PostgreSQL and many firewalls drop connections
-SWEEP_SECONDS = 30.0
-FEW_ROWS = 100  # an open cursor keeps its last result in memory, so it is replaced after a longer one
+SWEEP_SECONDS = 30.0  # between two searches for unused connections
+FEW_ROWS = 100  # a cursor keeps its last result in memory, so it is replaced after a longer result
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
-# SQLSTATEs (PostgreSQL's appendix A) are the same in every language and behind every pooler.
+# SQLSTATEs (PostgreSQL's appendix A) do not depend on the language of the messages or on a pooler.
 VIOLATIONS: dict[str, type[Exception]] = {"23505": UniqueViolation, "23503": ForeignKeyViolation}
 READ_ONLY = "25006"  # the statement was not executed
-SERIALIZATION_FAILURES = ("40001", "40P01")  # the statement was undone
+SERIALIZATION_FAILURES = ("40001", "40P01")  # the statement was rolled back
 SHUTDOWN = "57P"  # the server is stopping or starting
 # connection_exception, insufficient_resources, object_not_in_prerequisite_state, operator_intervention, system_error
 UNAVAILABLE = ("08", "53", "55", "57", "58")
 
 
 class PostgresDriver:
-    """Runs statements on a stack of connections; the most recently used is used first."""
+    """Runs statements on a stack of connections; the most recently used idle one is taken first."""
 
     def __init__(self, url: str) -> None:
         self.connector = Connector(libpq_parameters(url))
         self.place = self.connector.place
-        self.idle: deque[tuple[Cursor, float]] = deque()  # each with the time of its last use, the oldest first
+        self.idle: deque[tuple[Cursor, float]] = deque()  # with the time of the last use, oldest first
         self.sweep: asyncio.TimerHandle | None = None
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run one statement and return its rows; raises the exceptions of ``server.database``.
+        """Run one statement and return its rows; raise the exceptions of ``server.database``.
 
-        A statement that meets a read-only session was not executed. It is run again on a new connection, once at each
-        address of the server. A statement that could not be serialised is run again until the deadline.
+        If the session is read-only, the statement was not executed. It is run again on a new connection, at most once
+        for each address of the server. After a serialization failure, it is run again until the deadline.
         """
         text, defaults = _compile(statement)
         values = {**defaults, **parameters}
@@ -79,7 +79,7 @@ class PostgresDriver:
                     self._push_idle(cursor, clock())
 
     async def close(self) -> None:
-        """Close the idle connections; the statement that uses another one closes it."""
+        """Close the idle connections; a statement that is still running closes its own."""
         self._close_idle(math.inf)
         if self.sweep is not None:
             self.sweep.cancel()
@@ -102,20 +102,20 @@ class PostgresDriver:
         self.sweep = loop.call_later(SWEEP_SECONDS, self._close_unused) if self.idle else None
 
     def _close_idle(self, unused_since: float) -> None:
-        """Close connections last used before this time: when one is lost, those used earlier may be lost as well."""
+        """Close the connections last used before this time: if one is lost, those used earlier may be lost too."""
         while self.idle and self.idle[0][1] < unused_since:
             self.idle.popleft()[0].connection.close()
 
 
 @cache
 def _compile(statement: Executable) -> tuple[str, dict[str, Any]]:
-    """Return the SQL of a statement and the values it contains; statements are module constants."""
+    """Return the SQL of a statement and the values it contains; statements are constants, so the cache stays small."""
     compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
     return str(compiled), dict(compiled.params)
 
 
 def _translate(error: psycopg2.Error, *, closed: bool) -> Exception:
-    """Return our exception for an error of a statement; without a SQLSTATE, a closed connection is the cause."""
+    """Return our exception for a statement's error, which has no SQLSTATE if the connection was lost."""
     state = error.pgcode or ""
     text = f"{state}: {error.diag.message_primary}" if state else str(error).strip()
     unavailable = closed or state.startswith(UNAVAILABLE)

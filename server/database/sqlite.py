@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
 
-BUSY_SECONDS = 0.05  # SQLite's own wait while another connection writes
+BUSY_SECONDS = 0.05  # time that SQLite itself waits while another connection writes
 VIOLATIONS: dict[int, type[Exception]] = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: UniqueViolation,
     sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: ForeignKeyViolation,
@@ -35,7 +35,7 @@ class SqliteDriver:
             connection.execute("PRAGMA foreign_keys = ON")
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run one statement and return its rows; raises the exceptions of ``server.database``.
+        """Run one statement and return its rows; raise the exceptions of ``server.database``.
 
         While another process writes, the statement is retried. SQLite's own wait is short because it blocks a thread,
         which the request's deadline cannot interrupt.
@@ -49,7 +49,7 @@ class SqliteDriver:
                 code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
                 primary = code & 0xFF
                 if primary != sqlite3.SQLITE_BUSY:
-                    # SQLITE_ERROR is about the statement; the other operational errors are about the file.
+                    # SQLITE_ERROR means a bad statement; the other operational errors mean a problem with the file.
                     unavailable = isinstance(error, OperationalError) and primary != sqlite3.SQLITE_ERROR
                     kind = VIOLATIONS.get(code, DatabaseUnavailable if unavailable else QueryError)
                     raise kind(str(error)) from None

@@ -1,4 +1,4 @@
-"""The two tables, for the statements and for the test of the migrations, which are in ``sql/``."""
+"""The two tables, as the statements use them; the migrations in ``sql/`` create them, and a test compares both."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,19 +12,19 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Timestamp(sa.TypeDecorator[str]):
-    """A time as text: ``timestamptz`` on PostgreSQL, microseconds since 1970 on SQLite, which has no such type."""
+    """A time as text in Python, ``timestamptz`` in PostgreSQL, and microseconds since 1970 in SQLite."""
 
     impl = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> Any:
-        """Convert a time to the driver's form."""
+        """Convert a time to the type that the driver expects."""
         if value is None or dialect.name != "sqlite":
             return value
         return (datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        """Convert a time from the driver's form."""
+        """Convert a time from the type that the driver returns."""
         return value if value is None or dialect.name != "sqlite" else format_time(_EPOCH + value * _MICROSECOND)
 
 
@@ -35,7 +35,7 @@ class Duration(sa.TypeDecorator[timedelta]):
     cache_ok = True
 
     def process_bind_param(self, value: timedelta | None, dialect: sa.Dialect) -> Any:
-        """Convert a duration to the driver's form."""
+        """Convert a duration to the type that the driver expects."""
         return value if value is None or dialect.name != "sqlite" else value // _MICROSECOND
 
 
@@ -67,7 +67,7 @@ tasks = sa.Table(
     sa.Column("created_at", Timestamp, nullable=False),
     sa.Column("updated_at", Timestamp, nullable=False),
     sa.Column("idempotency_key", _ascii(255)),
-    sa.Column("idempotency_hash", sa.String(64)),  # of the body of the request with this key
+    sa.Column("idempotency_hash", sa.String(64)),  # of the title and description that the task was created with
 )
 sa.Index("tasks_user_id_created_at_id_idx", tasks.c.user_id, tasks.c.created_at.desc(), tasks.c.id.desc())
 HAS_KEY = tasks.c.idempotency_key.is_not(None)

@@ -1,1 +1,1 @@
-"""HTTP/1.1 below the API."""
+"""The HTTP/1.1 server that the API runs on."""

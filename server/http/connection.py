@@ -1,4 +1,4 @@
-"""One client connection: llhttp parses the requests, and each is responded to before the next one starts."""
+"""One client connection: llhttp parses the requests, which are handled one after the other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from server.http.writer import Writer
 if TYPE_CHECKING:
     from server.http.server import Server
 
-IDLE_SECONDS = 100  # Heroku's router reuses a connection for 90 seconds, and must not meet a closed one
+IDLE_SECONDS = 100  # Heroku's router reuses idle connections for 90 s; it must not reuse one that is closed
 HEAD_SECONDS = 30
 BODY_SECONDS = 15
-SEND_SECONDS = 30  # without the client taking a byte of a response
-LINGER_SECONDS = 15  # for the client to read the last response and close; closing first could cost it that response
+SEND_SECONDS = 30  # maximum time in which a client takes no byte of a response
+LINGER_SECONDS = 15  # time for the client to read the last response and close; closing first could lose that response
 HEAD_BYTES = 64 * 1024
-READ_BYTES = 16 * 1024  # at a time; a chunked body of empty lines takes the parser 7 ms for each read
+READ_BYTES = 16 * 1024  # maximum per read; a chunked body of empty lines takes the parser 7 ms per read
 
 # https://www.iana.org/assignments/http-methods/
 METHODS = frozenset(
@@ -33,19 +33,19 @@ METHODS = frozenset(
     "MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PUT QUERY "
     "REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_NOT_HTTP = re.compile(rb"\A[^!#$%&'*+.^_`|~0-9A-Za-z-]|(?<!\r)\n")  # not a method's first byte, or a bare LF
+_NOT_HTTP = re.compile(rb"\A[^!#$%&'*+.^_`|~0-9A-Za-z-]|(?<!\r)\n")  # a first byte that no method has, or a bare LF
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(:[0-9]*)?")  # RFC 3986 section 3.2
 _UPGRADE = re.compile(r"\r\nupgrade(?=:)", re.IGNORECASE)
 _LONG_LENGTH = re.compile(r"(\r\ncontent-length:[ \t]*0*)[1-9][0-9]{18,}", re.IGNORECASE)
 
-_read_buffer = memoryview(bytearray(READ_BYTES))  # of all connections: what is read is copied before the next read
+_read_buffer = memoryview(bytearray(READ_BYTES))  # shared by all connections: each read is copied before the next
 
 
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection.
 
-    Bytes wait in ``_unread`` until the request before them has been responded to, so that responses go out in order and
-    a pipeline takes no more memory than one read.
+    Received bytes wait in ``_unread`` until the response to the previous request has been sent. Responses are therefore
+    sent in order, and pipelined requests take no more memory than one read.
     """
 
     def __init__(self, server: Server, remote_ip: str) -> None:
@@ -54,14 +54,14 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
         self._exchange: Exchange | None = None
-        self._deadline = self._loop.time() + IDLE_SECONDS  # for what the client is expected to send
+        self._deadline = self._loop.time() + IDLE_SECONDS  # for the client to send what the server waits for
         self._unread = bytearray()
-        self._scanned = 0  # bytes of an incomplete head that were searched for its end
+        self._scanned = 0  # bytes of an incomplete head that were already searched for its end
         self._keep_alive: bool | None = None  # None: the parser has not accepted the head
         self._body_parsed = False
         self._body_left: int | None = 0  # bytes; None: the body is chunked
-        self._framing = 0  # bytes since the last piece of a chunked body
-        self._dropped = 0  # bytes
+        self._framing = 0  # bytes of a chunked body since the last piece of content
+        self._dropped = 0  # bytes that arrived but were not processed
         self._dropping = False  # True: everything that arrives is dropped
         self._client_ended = False  # True: the client has closed its side of the connection
         self._lost = False
@@ -69,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, and join the connections of the server."""
+        """Store the transport, and register this connection with the server."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
         self.writer = Writer(transport)
@@ -85,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        """Respond to the requests that were sent before the client ended its side of the connection, then close."""
+        """Respond to the requests that were sent before the client closed its side of the connection, then close."""
         self._client_ended = True
         if self._exchange is None:
             return False
@@ -94,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the handler that is waiting for the client."""
+        """Clean up, and raise ``ClientClosedRequest`` in a handler that is waiting for the client."""
         self._lost = True
         self._unread.clear()
         self.server.connections.discard(self)
@@ -104,35 +104,35 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.fail(errors.ClientClosedRequest())
 
     def pause_writing(self) -> None:
-        """Keep further data until the client has taken what is written."""
+        """Hold back further data until the client has taken what is already written."""
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Write the data that was kept."""
+        """Write the data that was held back."""
         self.writer.resume()
 
     # The parser's callbacks
 
     def on_headers_complete(self) -> None:
-        """Note whether to keep the connection: the parser knows it only now."""
+        """Record whether to keep the connection open, which the parser knows only after the headers."""
         self._keep_alive = self._parser.should_keep_alive()
         self._body_parsed = False
 
     def on_body(self, body: bytes) -> None:
-        """Give the exchange a piece of its body."""
+        """Pass a piece of the body to the exchange."""
         self._framing = 0
         assert self._exchange is not None  # noqa: S101
         if not self._exchange.receive(body):
             self._drop(len(body))
 
     def on_message_complete(self) -> None:
-        """Note that the request is complete."""
+        """Record that the request is complete."""
         self._body_parsed = True
 
     # Reading
 
     def _advance(self) -> None:
-        """Process what has arrived, up to the end of the current request."""
+        """Process the received bytes, up to the end of the current request."""
         reading = True
         while reading and self._unread:
             if self._dropping:
@@ -149,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _read_head(self) -> bool:
-        """Start the next request if its head has arrived; return whether there is more to read."""
+        """Start the next request if its head has arrived; return False if more bytes are needed."""
         if self._unread[0] in b"\r\n":
             self._unread = self._unread.lstrip(b"\r\n")  # RFC 9112 section 2.2
             return True
@@ -171,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _start(self, head: bytes, refusal: errors.ApiError | None = None) -> None:
-        """Run the handler of a request; with a ``refusal``, it responds with that error and closes the connection."""
+        """Run the handler of a request; given a ``refusal``, only respond with that error and close the connection."""
         self._scanned = self._dropped = self._framing = 0
         exchange = Exchange(self, head.decode("latin-1"))
         exchange.refusal = refusal or self._parse(exchange, head)
@@ -186,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         self.server.router.run(exchange)
 
     def _parse(self, exchange: Exchange, head: bytes) -> errors.ApiError | None:
-        """Set the exchange's ``keep_alive`` and ``body_length``, or return why the request cannot be served."""
+        """Set the exchange's ``keep_alive`` and ``body_length``, or return an error if the request cannot be served."""
         if not exchange.method:
             return errors.BadRequest()
         if not exchange.version.startswith("HTTP/1."):
@@ -198,11 +198,11 @@ class Connection(asyncio.BufferedProtocol):
         coding = exchange.headers.get("Transfer-Encoding")
         if coding and coding.lower() != "chunked" and self._keep_alive is not None:
             return errors.NotImplementedByServer()
-        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings. The comma that joins repeated
-        # fields is not part of a valid host.
+        # RFC 9112 sections 3.2 and 6.1; HTTP/1.0 has neither Host nor transfer codings. A comma stands for a missing
+        # Host and joins repeated ones; ``_HOST`` does not match it.
         http_1_0 = exchange.version == "HTTP/1.0"
         host = exchange.headers.get("Host", "" if http_1_0 else ",")
-        # llhttp takes "PRI * HTTP/1.0" for the start of HTTP/2, and waits for the rest.
+        # llhttp mistakes "PRI * HTTP/1.0" for the start of HTTP/2, and waits for the rest.
         if not accepted or self._keep_alive is None or not _HOST.fullmatch(host) or (coding and http_1_0):
             return errors.BadRequest()
         exchange.keep_alive = self._keep_alive
@@ -222,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _read_body(self, exchange: Exchange) -> bool:
-        """Read what has arrived of the body; return whether there is more to read."""
+        """Process the part of the body that has arrived; return False if more bytes are needed."""
         unread = self._unread
         if self._body_left is None:
             size = _size_to_empty_line(unread)
@@ -246,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _fail_body(self, exchange: Exchange, error: errors.ApiError) -> None:
-        """Fail the body of the current request, and read nothing that follows it."""
+        """Report an error to the reader of the current body, and drop everything that follows."""
         self._deadline = math.inf
         self._dropping = True
         exchange.keep_alive = False
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
     # Between requests
 
     def response_written(self, exchange: Exchange) -> None:
-        """End the exchange when the client has taken its response."""
+        """End the exchange when its response has been sent."""
         if self.writer.drained.done():
             self._end(exchange)
         else:
@@ -279,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange = None
         if not exchange.keep_alive:
             self._dropping = True
-            with suppress(OSError):  # the client has reset the connection
+            with suppress(OSError):  # raised if the client has reset the connection
                 self._transport.write_eof()
         self._deadline = self._loop.time() + (LINGER_SECONDS if self._dropping else IDLE_SECONDS)
         self._transport.resume_reading()
@@ -287,14 +287,14 @@ class Connection(asyncio.BufferedProtocol):
             self._loop.call_soon(self._advance)
 
     def abort(self, *, reset: bool = False) -> None:
-        """Close the connection without sending what is waiting; with ``reset``, the client gets an error."""
+        """Close the connection and discard unsent data; with ``reset``, the client sees a TCP reset."""
         if reset and not self._lost:
             linger = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
 
     def check(self, now: float) -> None:
-        """Act on a client that keeps the server waiting; called once a second with the time of the loop."""
+        """Time out a client that keeps the server waiting; called once a second with the event loop's time."""
         if self.writer.stalled_seconds(now) >= SEND_SECONDS:
             self.abort()
         if now < self._deadline:
@@ -308,10 +308,10 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
-    """Return the head in a form that llhttp accepts if it is valid HTTP.
+    """Rewrite a head so that llhttp accepts it if it is valid HTTP.
 
-    llhttp knows some methods and no HTTP/1.2, takes lengths of up to 64 bits, and stops parsing at ``Upgrade``, which a
-    server may ignore (RFC 9110 sections 2.5, 8.6 and 7.8).
+    llhttp knows only some methods, does not know HTTP/1.2, accepts lengths of up to 64 bits, and stops parsing at
+    ``Upgrade``, which a server may ignore (RFC 9110 sections 2.5, 8.6 and 7.8).
     """
     fields = "\r\n" + head.decode("latin-1").partition("\r\n")[2]
     fields = _LONG_LENGTH.sub(r"\g<1>999999999999999999", _UPGRADE.sub("\r\nx-upgrade", fields))
@@ -320,7 +320,7 @@ def _for_llhttp(exchange: Exchange, head: bytes) -> bytes:
 
 
 def _size_to_empty_line(data: bytearray) -> int:
-    """Return the number of bytes up to the first empty line, which may end a chunked body, or to what may begin one."""
+    """Return the size up to and including the first empty line (it may end a chunked body), or before a partial one."""
     end = data.find(b"\r\n\r\n")
     if end >= 0:
         return end + 4

@@ -1,4 +1,4 @@
-"""One request and its response, in the form in which Tornado's handlers use them."""
+"""One request and its response, in the form that Tornado's handlers expect."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from server.http.connection import Connection
 
 MAX_QUERY_PARAMETERS = 1000
-# Tornado changes the case of names; some generated clients find a header only as the OpenAPI document spells it.
+# Tornado changes the case of names, but some generated clients find a header only if it is spelled as in OpenAPI.
 SPELLING = {"Etag": "ETag", "Www-Authenticate": "WWW-Authenticate"}
-DROPPED_BYTES = 16 * 1024 * 1024  # of a body that no handler reads; the server closes the connection of a longer one
+DROPPED_BYTES = 16 * 1024 * 1024  # maximum size of a body that no handler reads; a longer one closes the connection
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)(?: (HTTP/[0-9]\.[0-9]))?\r\n", re.ASCII)
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+(.*)", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Only versions after 00 may have more fields. Ids of zeros are invalid, and so is version ff.
+# Versions after 00 may have more fields. Version ff and ids of only zeros are invalid.
 _TRACEPARENT = re.compile(
     r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
@@ -41,14 +41,14 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     Args:
         connection: the client connection.
-        head: as sent; malformed lines are ignored.
+        head: the request line and the header fields, as received; malformed lines are ignored.
     """
 
     headers: RequestHeaders  # type: ignore[assignment]
     method: str
     remote_ip: str
-    on_end: Callable[[bool], None]  # called with whether the response was sent
-    task: asyncio.Task[None]  # runs the handler; asyncio keeps weak references to tasks only
+    on_end: Callable[[bool], None]  # called with True if the response was sent
+    task: asyncio.Task[None]  # runs the handler; asyncio itself keeps only weak references to tasks
 
     def __init__(self, connection: Connection, head: str) -> None:
         # Tornado's own __init__ is not called: it parses the query, and checks what the connection has checked.
@@ -63,10 +63,10 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         self.path, _, self.query = target.partition("?")
         self.body_length: int | None = 0  # None: the body is chunked
         self.keep_alive = False
-        self.refusal: ApiError | None = None  # the response, if the request cannot be routed
+        self.refusal: ApiError | None = None  # the error to respond with, if the request must not be routed
         self.body_complete = False
         self.head_sent = False
-        self.response_complete = False  # the handler has written all of it
+        self.response_complete = False  # the handler has written the whole response
         self.ended = False
         self._client = connection
         self._started = time.perf_counter()
@@ -77,24 +77,24 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     @property
     def connection(self) -> HTTPConnection:  # type: ignore[override]
-        """This object, which Tornado writes the response to; as an attribute it would be a reference cycle."""
+        """This object, to which Tornado writes the response; an attribute would create a reference cycle."""
         return self
 
     @cached_property
     def id(self) -> str:
         """The caller's request id if it is well-formed, else a new one."""
         given = self.headers.get("X-Request-ID", "")
-        return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # the format of nginx
+        return given if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"  # the format of nginx's ids
 
     @cached_property
     def log_keys(self) -> dict[str, str]:
-        """The keys of each log line of the request; the trace is the caller's (W3C Trace Context, section 3.2)."""
+        """The keys of every log line of the request; the caller sends the trace id (W3C Trace Context, section 3.2)."""
         trace = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"request_id": self.id, "trace_id": trace[1]} if trace else {"request_id": self.id}
 
     @cached_property
     def query_arguments(self) -> dict[str, list[bytes]]:  # type: ignore[override]
-        """The query parameters, each with its values in the order of the query.
+        """The values of each query parameter, in the order in which they were sent.
 
         Raises:
             ValidationFailed: if there are more than ``MAX_QUERY_PARAMETERS``.
@@ -107,7 +107,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     @property
     def is_allowed_preflight(self) -> bool:
-        """Whether a browser asks what a page of an allowed origin may send."""
+        """Whether this is a CORS preflight request from an allowed origin."""
         return (
             self.method == "OPTIONS"
             and self.refusal is None
@@ -116,11 +116,11 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         )
 
     def request_time(self) -> float:
-        """Return the seconds since the head was read."""
+        """Return the seconds since the head arrived."""
         return time.perf_counter() - self._started
 
     def _parse_body(self) -> None:
-        """Do nothing: Tornado would parse forms here, before ``prepare`` runs, and refuse some media types."""
+        """Do nothing: Tornado would parse forms here, before ``prepare`` runs, and reject some media types."""
 
     # The body of the request
 
@@ -131,7 +131,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
             BodyTooLarge: if it exceeds ``MAX_BODY_BYTES``.
             RequestTimeout: if it does not arrive in time.
             BadRequest: if its chunks are malformed.
-            ClientClosedRequest: if the client closes the connection before its end.
+            ClientClosedRequest: if the client closes the connection before the end of the body.
         """
         if self._expects_continue and not self._body_end.done():
             self._expects_continue = False
@@ -140,7 +140,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         return bytes(self._body)
 
     def receive(self, data: bytes) -> bool:
-        """Take a piece of the body; return False if it is dropped because no handler will read it."""
+        """Append a piece of the body, or return False if no handler will read it."""
         if self.response_complete or self._body_end.done():
             return False
         self._body += data
@@ -149,16 +149,16 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         return True
 
     def complete_body(self) -> None:
-        """Let the handler read the body, all of which has arrived."""
+        """Let the handler read the body, now that all of it has arrived."""
         self.body_complete = True
         if not self._body_end.done():
             self._body_end.set_result(None)
 
     def fail(self, error: ApiError) -> None:
-        """Raise an error to the handler that reads the body, now or later."""
+        """Make ``read_body`` raise an error, whether it is waiting already or is called later."""
         if not self._body_end.done():
             self._body_end.set_exception(error)
-            self._body_end.exception()  # asyncio would log it if no handler reads the body
+            self._body_end.exception()  # otherwise asyncio logs it if no handler reads the body
             self._body.clear()
 
     # The response
@@ -166,18 +166,18 @@ class Exchange(HTTPServerRequest, HTTPConnection):
     def write_headers(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
     ) -> asyncio.Future[None]:
-        """Send the head of the response and a piece of its content; return what ``write`` returns."""
+        """Send the head of the response and a piece of its content; return the same future as ``write``."""
         assert isinstance(start_line, ResponseStartLine)  # noqa: S101
         status = start_line.code
         self.head_sent = True
-        # The connection can be kept if the rest of the body is short enough to drop and does not wait for 100 Continue.
+        # To keep the connection, the rest of the body must be short enough to drop, and not wait for 100 Continue.
         droppable = not self._expects_continue and (self.body_length or 0) <= DROPPED_BYTES
         if self.server.draining or not (self.body_complete or droppable):
             self.keep_alive = False
         framing = ""
         if "Content-Length" not in headers and status not in (204, 304):
             if self.version == "HTTP/1.0":
-                self.keep_alive = False  # the end of the connection is the end of the content
+                self.keep_alive = False  # closing the connection ends the content
             else:
                 self._chunked = self.method != "HEAD"
                 framing = "Transfer-Encoding: chunked\r\n"
@@ -191,7 +191,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         return self.write(chunk or b"", f"{first_line}{defaults}{fields}{framing}\r\n".encode("latin-1"))
 
     def write(self, chunk: bytes, head: bytes = b"") -> asyncio.Future[None]:
-        """Send a piece of the content; the result is done when the client is ready for more."""
+        """Send a piece of the content; the returned future is done when the client is ready for more."""
         if self._chunked and chunk:
             head += b"%x\r\n" % len(chunk)
             chunk += b"\r\n"
@@ -208,16 +208,16 @@ class Exchange(HTTPServerRequest, HTTPConnection):
     def abort(self) -> None:
         """Close the connection, so that an incomplete response does not look complete.
 
-        In HTTP/1.0 the end of the connection is the end of the content, unless it is a reset.
+        In HTTP/1.0, a normal close would mark the content as complete, so the connection is reset.
         """
         self._client.abort(reset=self.version == "HTTP/1.0")
 
     def end(self, *, sent: bool) -> None:
-        """Call ``on_end``, once: the response has been sent, or it will never be sent in full."""
+        """Call ``on_end`` once: the response has been sent, or can no longer be sent completely."""
         if not self.ended:
             self.ended = True
             self.on_end(sent)
-            del self.on_end  # it references the handler, which references this
+            del self.on_end  # it refers to the handler, which refers to this object
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Do nothing: handlers learn from reading and writing that the client has closed the connection."""
+        """Do nothing: a handler notices a closed connection when it reads or writes."""

@@ -1,4 +1,4 @@
-"""Tornado's ``RequestHandler``, adapted to an ``Exchange`` as its request."""
+"""Tornado's ``RequestHandler``, adapted to requests of type ``Exchange``."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from server.http.exchange import Exchange
 
 
 class Handler(RequestHandler):
-    """A handler with responses that are JSON and not stored, unless it sets other headers."""
+    """A request handler; its responses are JSON that caches must not store, unless it sets other headers."""
 
     request: Exchange
 
     @property
     def SUPPORTED_METHODS(self) -> tuple[str, ...]:  # type: ignore[override]  # noqa: N802
-        """The request's own method, because for others Tornado responds with 405 before it calls ``prepare``."""
+        """The request's own method: Tornado responds to unlisted ones with 405 before it calls ``prepare``."""
         return (self.request.method,)
 
     def clear(self) -> None:
-        """Begin a response; Tornado calls it again before that of an error.
+        """Begin a new response; Tornado calls this again before it sends an error.
 
-        Tornado's own method adds Server, Date and the type of HTML, and its checks take 4 % of a request's time.
+        Tornado's own method adds Server, Date and an HTML Content-Type, and its checks take 4 % of a request's time.
         """
         self._headers = HTTPHeaders()
         self._headers["Content-Type"] = "application/json"
@@ -30,7 +30,7 @@ class Handler(RequestHandler):
         self.set_status(200)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Respond with an error; if a response was begun, close the connection so that it does not look complete."""
+        """Respond with an error; if a response has begun, close the connection so that it does not look complete."""
         if self.request.head_sent:
             self.request.abort()
             self.set_status(status_code)

@@ -1,4 +1,4 @@
-"""The headers of every response, and those of CORS (FR-056 to FR-059)."""
+"""The headers that all responses have, and the CORS headers (FR-056 to FR-059)."""
 
 import time
 from functools import lru_cache
@@ -19,7 +19,7 @@ PREFLIGHT = {
 
 
 def default_headers(headers: RequestHeaders, request_id: str, config: Config) -> str:
-    """Return the header lines of every response to a request, errors included."""
+    """Return the header lines that every response to a request has, even an error."""
     lines = (
         f"Date: {_date(int(time.time()))}\r\n"
         f"X-Request-ID: {request_id}\r\n"
@@ -35,10 +35,10 @@ def default_headers(headers: RequestHeaders, request_id: str, config: Config) ->
 
 
 def refused_origin(headers: RequestHeaders, config: Config) -> str | None:
-    """Return the origin of a request if pages of that origin cannot read the response, else None.
+    """Return the request's origin if CORS keeps pages of that origin from reading the response, else None.
 
-    Requests of the server's own pages have an origin too, if their method is POST. Behind a proxy, its scheme or host
-    may differ from those that the server sees; browsers mark such requests as ``same-origin``.
+    POST requests from the server's own pages have an ``Origin`` too. Behind a proxy, its scheme or host may differ from
+    what the server sees, but browsers mark such requests with ``Sec-Fetch-Site: same-origin``.
     """
     origin = headers.get("Origin")
     if origin is None or origin in config.frontend_url or headers.get("Sec-Fetch-Site") == "same-origin":

@@ -9,21 +9,21 @@ from typing import Any, NoReturn
 from server.errors import UnsupportedMediaType
 from server.http.exchange import Exchange
 
-MAX_DEPTH = 200  # nested arrays and objects
+MAX_DEPTH = 200  # levels of nested arrays and objects
 MAX_NUMBER_LENGTH = 1000  # characters
-INTEGER_LENGTH = 19  # characters; a thousand integers of a thousand digits hold the event loop for 30 ms, floats do not
-MAX_VALUES = 10_000  # commas and brackets, also within strings; more hold the event loop for too long
+INTEGER_LENGTH = 19  # characters from which integers become floats: 1,000 long integers block the event loop for 30 ms
+MAX_VALUES = 10_000  # counted by commas and brackets, even in strings; more would block the event loop for too long
 
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # a surrogate or NUL
 
 
 async def read_json(request: Exchange) -> Any:
-    """Return the value of a request's body, JSON without a content coding; a body without Content-Type is JSON.
+    """Parse a request's JSON body; a missing ``Content-Type`` means JSON, and no content coding is supported.
 
     Raises:
-        BodyTooLarge, RequestTimeout, UnsupportedMediaType: in this order; see also ``read_body``.
-        ValueError: as ``parse_json`` does.
+        BodyTooLarge, RequestTimeout, UnsupportedMediaType: checked in this order; see also ``read_body``.
+        ValueError: see ``parse_json``.
     """
     content = await request.read_body()
     media_type = request.headers.get("Content-Type", "application/json").partition(";")[0].strip()
@@ -34,11 +34,11 @@ async def read_json(request: Exchange) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON text that all parsers read alike (RFC 8259; RFC 7493, I-JSON, section 2).
+    """Parse a JSON text; refuse one that parsers may read differently (RFC 8259; RFC 7493, I-JSON, section 2).
 
     Raises:
-        ValueError: with the reason: not UTF-8, not JSON, a repeated key, a number out of range, text that databases
-            cannot store (half of a surrogate pair, NUL), or more than ``MAX_VALUES`` values.
+        ValueError: if it is not UTF-8 or not JSON, is nested too deeply, or contains a repeated key, a number out of
+            range, text that databases cannot store (half of a surrogate pair, NUL), or too many values.
     """
     try:
         text = body.decode("utf-8")
@@ -87,7 +87,7 @@ _decoder = json.JSONDecoder(
 
 
 def _check(value: Any, depth: int) -> None:
-    """Refuse text that databases cannot store, and more than ``depth`` nested arrays and objects."""
+    """Raise ``ValueError`` for text that databases cannot store, and for nesting deeper than ``depth``."""
     if isinstance(value, str):
         try:
             value.encode()

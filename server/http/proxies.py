@@ -1,7 +1,7 @@
 """The address of the client and whether it used HTTPS, as reported by the trusted proxies in front of the server.
 
 Each trusted proxy appends the address of its client to ``X-Forwarded-For``. With n trusted proxies, the n-th entry from
-the right is the client's address. A client can forge all entries to the left of it, and ``X-Real-Ip``.
+the right is the client's address. Clients can forge the entries to the left of that one, and ``X-Real-Ip``.
 """
 
 import ipaddress
@@ -39,7 +39,7 @@ def _warn_of_untrusted_proxy() -> None:
 
 
 def _parse_address(text: str) -> str | None:
-    """Return the IP address in an entry of ``X-Forwarded-For``, without its port, or None if it has none."""
+    """Return the IP address in an entry of ``X-Forwarded-For``, without its port, or None if there is none."""
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2]
     try:
@@ -50,6 +50,6 @@ def _parse_address(text: str) -> str | None:
 
 
 def came_over_http(headers: RequestHeaders, hops: int) -> bool:
-    """Tell whether the outermost trusted proxy reports that the client used plain HTTP."""
+    """Return whether the outermost trusted proxy reports that the client used plain HTTP."""
     entries = headers.get("X-Forwarded-Proto", "").split(",")
     return hops > 0 and entries[-min(hops, len(entries))].strip().lower() == "http"

@@ -7,7 +7,7 @@ _FIELD = re.compile(r"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)(?=\r\n)")
 
 
 class RequestHeaders:
-    """The fields of a request's head, found by name in any case; lines that are not fields are left out."""
+    """The header fields of a request by case-insensitive name; malformed lines are ignored."""
 
     def __init__(self, head: str) -> None:
         self._values: dict[str, list[str]] = {}
@@ -19,6 +19,6 @@ class RequestHeaders:
         return self._values.get(name.lower(), [])
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the value of a field; those of a repeated one are joined with commas (RFC 9110 section 5.3)."""
+        """Return the value of a field; values of a repeated field are joined with commas (RFC 9110 section 5.3)."""
         values = self._values.get(name.lower())
         return default if values is None else ",".join(values)

@@ -14,11 +14,11 @@ MakeHandler = Callable[[Exchange], Handler]
 class Router:
     """Routes requests to handlers.
 
-    Segments are compared decoded: ``%74asks`` is ``tasks``, and ``%2F`` is not a separator (RFC 3986 section 2.4).
+    Segments are compared after decoding: ``%74asks`` is ``tasks``, ``%2F`` does not separate (RFC 3986 section 2.4).
 
     Args:
-        routes: by the pattern of a path, like ``/tasks/{id}``; only the last segment may be a parameter.
-        fallback: for every other path, and for requests that are refused before they are routed.
+        routes: makes the handler for a path pattern, like ``/tasks/{id}``; only the last segment may be a parameter.
+        fallback: makes the handler for any other path, and for requests that are rejected before they are routed.
     """
 
     def __init__(self, routes: Mapping[str, MakeHandler], fallback: MakeHandler) -> None:
@@ -32,16 +32,16 @@ class Router:
     def run(self, exchange: Exchange) -> None:
         """Start the handler of a request.
 
-        ``Application`` would start it through a delegate that also collects the body and adds two callbacks.
+        Tornado's ``Application`` would use a delegate, which also collects the body and adds two callbacks.
         """
         make_handler, parameters = self._find(exchange.path) if exchange.refusal is None else (self._fallback, [])
         coroutine = make_handler(exchange)._execute([], *parameters)  # noqa: SLF001
         exchange.task = asyncio.get_running_loop().create_task(coroutine)
 
     def _find(self, path: str) -> tuple[MakeHandler, list[Any]]:
-        """Return the handler of a path, and the values of the path's parameters."""
+        """Return the function that makes a path's handler, and the values of the path's parameters."""
         segments = path.split("/", self._longest)
-        if "%" in path and len(segments) <= self._longest:  # unquoting 30,000 segments takes 100 ms
+        if "%" in path and len(segments) <= self._longest:  # unquoting 30,000 segments would take 100 ms
             segments = list(map(unquote, segments))
         if make_handler := self._routes.get(tuple(segments)):
             return make_handler, []

@@ -17,12 +17,12 @@ from server.http.router import Router
 from server.http.writer import WRITE_BYTES
 
 RESERVED_DESCRIPTORS = 40  # for the log, the event loop, name look-ups, and modules that are imported late
-DESCRIPTORS_PER_STATEMENT = 3  # of SQLite; a connection to PostgreSQL is one
-WARNING_SECONDS = 60  # between two log lines about the limit, or about failures of accept()
-RETRY_SECONDS = 1  # after accept() failed
+DESCRIPTORS_PER_STATEMENT = 3  # with SQLite; PostgreSQL needs only one
+WARNING_SECONDS = 60  # minimum between two warnings about the limit or about failures of accept()
+RETRY_SECONDS = 1  # pause after a failure of accept()
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
-CUT_SECONDS = 0.3  # after the first signal, a second one takes effect: platforms may send one twice
-QUIET_SECONDS = 0.5  # after the last response: a client of a kept connection may just be sending a request
+CUT_SECONDS = 0.3  # minimum from the first signal to the effect of a second: platforms may send one twice
+QUIET_SECONDS = 0.5  # minimum without a request before connections are closed: one may be on its way
 POLL_SECONDS = 0.02
 
 log = structlog.get_logger()
@@ -31,18 +31,18 @@ log = structlog.get_logger()
 class Server:
     """Accepts connections up to a limit, and closes them without losing a request.
 
-    At the limit, new clients wait in the system's queue. Without it, the process would run out of descriptors: accept()
-    would fail again and again, and the database could not connect either.
+    At the limit, new clients wait in the system's queue. Without a limit, the process would run out of descriptors:
+    accept() would fail repeatedly, and so would new connections to the database.
     """
 
     def __init__(self, router: Router, config: Config) -> None:
         self.router = router
         self.config = config
         self.connections: set[Connection] = set()
-        self.in_flight: set[Exchange] = set()  # requests with a response that is not sent yet
+        self.in_flight: set[Exchange] = set()  # requests without a completely sent response
         self.draining = False
         self._max_connections = _max_connections(config.database_pool_size)
-        self._accepted = 0  # connections that are not lost yet
+        self._accepted = 0  # connections that are still open
         self._sockets: list[socket.socket] = []
         self._opening: set[asyncio.Task[object]] = set()
         self._next_warning = 0.0
@@ -54,20 +54,20 @@ class Server:
         return int(self._sockets[0].getsockname()[1])
 
     def listen(self, port: int, host: str) -> None:
-        """Start to accept connections; port 0 is any free one, and an empty host is every address of the machine.
+        """Start accepting connections; port 0 means any free port, an empty host all addresses of the machine.
 
         Raises:
-            OSError, UnicodeError: if the port is taken, or the host is not this machine.
+            OSError, UnicodeError: if the port is taken, or the host is not an address of this machine.
         """
         self._sockets = bind_sockets(port, host or None)
         for listener in self._sockets:
-            # Connections inherit it: the kernel buffers no more of a response than the client has room for, plus this.
+            # Connections inherit this: the kernel buffers what the client has room for, and at most WRITE_BYTES more.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BYTES)
         self._resume_accepting()
         self._check_clients()
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, wait up to this number of seconds for the requests in flight, abort the rest, and close."""
+        """Stop accepting connections, wait up to ``seconds`` for the requests in flight, abort the rest, and close."""
         self.draining = True
         self._stop_accepting()
         log.info("server_draining", in_flight=len(self.in_flight))
@@ -77,7 +77,7 @@ class Server:
         await self.close()
 
     def cut(self) -> None:
-        """Make ``drain`` abort what is still in flight; may be called in another thread."""
+        """Make ``drain`` abort the requests in flight; may be called from another thread."""
         self._cut = True
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class Server:
             exchange.end(sent=False)
         for connection in self.connections:
             connection.abort()
-        await asyncio.sleep(0)  # asyncio calls connection_lost
+        await asyncio.sleep(0)  # lets asyncio call connection_lost()
 
     def _resume_accepting(self) -> None:
         for listener in self._sockets:
@@ -99,7 +99,7 @@ class Server:
             asyncio.get_running_loop().remove_reader(listener)
 
     def _stop_accepting(self) -> None:
-        """Close the ports, but accept the waiting clients first, because closing would reset their connections."""
+        """Close the listening sockets, but first accept the waiting clients, which would otherwise be reset."""
         self._pause_accepting()
         while self._sockets:
             listener = self._sockets.pop()
@@ -114,7 +114,7 @@ class Server:
                 client, address = listener.accept()
             except BlockingIOError:
                 return
-            except ConnectionAbortedError:  # by the client, while it waited
+            except ConnectionAbortedError:  # the client gave up while it was waiting
                 continue
             except OSError as error:
                 self._warn("accept_failed", reason=str(error))
@@ -125,7 +125,7 @@ class Server:
             client.setblocking(False)
             protocol = partial(Connection, self, address[0])
             opening = loop.create_task(loop.connect_accepted_socket(protocol, client))
-            self._opening.add(opening)  # asyncio keeps weak references to tasks only
+            self._opening.add(opening)  # asyncio itself keeps only weak references to tasks
             opening.add_done_callback(self._opened)
         self._pause_accepting()
         self._warn("connections_full", connections=self._accepted)
@@ -136,13 +136,13 @@ class Server:
             self.on_lost()
 
     def on_lost(self) -> None:
-        """Accept another client: a connection is lost."""
+        """Make room for another client after a connection is closed."""
         if self._accepted == self._max_connections:
             self._resume_accepting()
         self._accepted -= 1
 
     def _warn(self, event: str, **keys: object) -> None:
-        """Log a warning, unless the last one was less than ``WARNING_SECONDS`` ago."""
+        """Log a warning, unless the previous one was less than ``WARNING_SECONDS`` ago."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_warning:
             self._next_warning = now + WARNING_SECONDS
@@ -155,10 +155,10 @@ class Server:
             connection.check(loop.time())
 
     async def _finish_requests(self) -> None:
-        """Return when no request is in flight, and none has arrived for ``QUIET_SECONDS`` on the connections left.
+        """Wait until no request is in flight and none has arrived on the open connections for ``QUIET_SECONDS``.
 
-        Those that arrive get a response with ``Connection: close``. Without the wait, the server could close a
-        connection on which a client is just sending a request.
+        Requests that still arrive get a response with ``Connection: close``. Without the quiet time, the server could
+        close a connection on which a client is just sending a request.
         """
         clock = asyncio.get_running_loop().time
         started = quiet_since = clock()
@@ -171,12 +171,12 @@ class Server:
 
 
 def _max_connections(statements: int) -> int:
-    """Return the number of descriptors that concurrent statements and the process itself do not need.
+    """Return how many descriptors are left for connections, after those that statements and the process need.
 
-    The limit on descriptors is raised first, as far as the platform allows.
+    The process's limit on descriptors is first raised as far as the platform allows.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS reports no limit, and refuses to set none
+    with suppress(OSError, ValueError):  # macOS reports no hard limit, but then refuses an unlimited soft limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptors = sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -1,1 +1,1 @@
-"""The statements, built once, as plain functions that take the database first."""
+"""Functions that run the SQL statements, which are built once; the first argument is the database."""

@@ -30,19 +30,19 @@ _select_by_email = select(*users.c[User._fields]).where(func.lower(users.c.email
 
 
 async def create(database: RequestDatabase, email: str, password_hash: str) -> User:
-    """Store a new user; raise ``UniqueViolation`` if the email is taken, in whatever case."""
+    """Store a new user; raise ``UniqueViolation`` if the email is taken, ignoring case."""
     user = User(str(uuid4()), email, password_hash)
     await database.fetch_one(_insert, {**user._asdict(), "created_at": clock.format_time(clock.now())})
     return user
 
 
 async def get_by_email(database: RequestDatabase, email: str) -> User | None:
-    """Return the user with this email, in whatever case."""
+    """Return the user with this email, ignoring case, or None."""
     row = await database.fetch_one(_select_by_email, {"folded_email": fold_email(email)})
     return None if row is None else User(*row)
 
 
 async def update_hash(database: RequestDatabase, user: User, password_hash: str) -> None:
-    """Replace the user's password hash, unless another request has replaced it first."""
+    """Replace the user's password hash, unless another request has already replaced it."""
     values = {"user_id": user.id, "old_hash": user.password_hash, "new_hash": password_hash}
     await database.fetch_one(_update_hash, values)

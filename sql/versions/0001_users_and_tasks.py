@@ -11,7 +11,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-# Microseconds since 1970 where the database has no type for a moment.
+# In SQLite, which has no type for times: microseconds since 1970.
 time = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
 
 

@@ -1,7 +1,7 @@
-"""Idempotency keys of tasks, and emails that are folded alike in every locale.
+"""Idempotency keys of tasks, and emails that lower() treats the same in every locale.
 
 The new columns are nullable and their index is partial, so that release 0.1.0 can still create tasks. On a large table
-in PostgreSQL, both can be created before the upgrade, the index concurrently.
+in PostgreSQL, columns and index can be created before the upgrade, the index with CONCURRENTLY.
 
 Revision ID: 0002
 Revises: 0001
@@ -14,7 +14,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-# With the collation "C", lower() changes ASCII letters only, as on SQLite, whatever the locale of the database is.
+# With the collation "C", lower() changes ASCII letters only, as on SQLite, regardless of the database's locale.
 email = sa.String(254, collation="C")
 key = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 has_key = sa.text("idempotency_key IS NOT NULL")
@@ -22,7 +22,7 @@ has_key = sa.text("idempotency_key IS NOT NULL")
 
 def upgrade() -> None:
     on_postgresql = op.get_context().dialect.name == "postgresql"
-    if on_postgresql:  # all other statements queue behind an ALTER TABLE that waits
+    if on_postgresql:  # while an ALTER TABLE waits for its lock, all later statements wait too
         op.execute("SET LOCAL lock_timeout = '2s'")
     op.add_column("tasks", sa.Column("idempotency_key", key, nullable=True), if_not_exists=on_postgresql)
     op.add_column("tasks", sa.Column("idempotency_hash", sa.String(64), nullable=True), if_not_exists=on_postgresql)
@@ -35,7 +35,7 @@ def upgrade() -> None:
         postgresql_where=has_key,
         sqlite_where=has_key,
     )
-    if on_postgresql:  # last: an INSERT into tasks locks tasks before users, and another order could be a deadlock
+    if on_postgresql:  # last: an INSERT into tasks locks tasks before users; the reverse order could deadlock
         op.alter_column("users", "email", type_=email)  # rebuilds the index on lower(email), but not the table
 
 
