@@ -1,4 +1,4 @@
-"""The server's only clock, and the form in which times are written."""
+"""The server's only clock, and the format of its timestamps."""
 
 from datetime import UTC, datetime
 
@@ -9,5 +9,5 @@ def now() -> datetime:
 
 
 def format_time(moment: datetime) -> str:
-    """Return a moment as statements and responses have it: UTC in ISO 8601, microseconds, a final ``Z`` (FR-055)."""
+    """Return a time as statements and responses have it: ISO 8601 in UTC, microseconds, a final ``Z`` (FR-055)."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

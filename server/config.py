@@ -18,30 +18,30 @@ from limits import RateLimitItem
 from psycopg2.extensions import parse_dsn
 
 SQLITE_PREFIX = "sqlite:///"
-# Browsers send "null" or no Origin for the schemes that are excluded.
+# For the excluded schemes, browsers send "null" or no Origin.
 ORIGIN = re.compile(
     r"(?!about:|blob:|data:|file:|ftp:|javascript:|wss?:)[a-z][a-z0-9+.-]*://([^\x00-\x20/?#@\\]+)(?<!:)/?",
     re.IGNORECASE | re.ASCII,
 )
 # libpq reads the text before the first @ as user and password, unless a slash precedes it. If another @ follows, the
-# password contains an @, and libpq reads its rest as the host or the database, which log lines name.
+# password contains an @, and libpq would read the rest of the password as host or database, which appear in the log.
 ONE_USER = re.compile(r"\w+://(?:[^@/]*@)?+[^@/?]*(/[^@?]*)?(\?.*)?", re.DOTALL)
-SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
+SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key must be at least as long as the hash
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("json", "console", "ecs", "datadog", "gcp")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class SettingError(Exception):
-    """The value of a setting is not accepted; the message says what is, and does not contain the value."""
+    """The value of a setting is not accepted; the message says which values are, and does not contain the value."""
 
 
 class ConfigError(Exception):
-    """Settings are missing or wrong; the message has a line for each."""
+    """Settings are missing or invalid; the message has a line for each."""
 
 
 def parse_database_url(value: str) -> str:
-    """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameter."""
+    """Check a database URL: ``sqlite:///file.db``, or ``postgresql://`` (``postgres://``) with any libpq parameters."""
     if value.startswith(SQLITE_PREFIX):
         file = value.removeprefix(SQLITE_PREFIX)
         if not file or "?" in file or file.startswith(":"):
@@ -57,7 +57,7 @@ def parse_database_url(value: str) -> str:
     try:
         parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:
-        # libpq's message can contain a part of the password, and so can what it reads as the name of a parameter.
+        # libpq's message can contain a part of the password, even as what libpq takes for the name of a parameter.
         quotable = not re.search("@|password", value.partition("?")[2])
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error)) if quotable else None
         raise SettingError(
@@ -70,7 +70,7 @@ def parse_database_url(value: str) -> str:
 
 
 def _check_parameters(parameters: dict[str, str]) -> None:
-    """Check the parameters that libpq reads only when it connects; let it try to connect to an invalid address."""
+    """Check the parameters that libpq validates only when it connects, by connecting to an invalid address."""
     for name, text in parameters.items():
         is_integer = re.fullmatch(r"connect_timeout|tcp_user_timeout|keepalives\w*", name)
         if is_integer and (not re.fullmatch("-?[0-9]{1,10}", text) or abs(int(text)) >= 2**31):
@@ -101,16 +101,16 @@ def parse_secret(value: str) -> str:
 
 
 def parse_origins(value: str) -> tuple[str, ...]:
-    """Return the frontend's origins, which are separated by commas."""
+    """Return the frontend's origins from a list that is separated by commas."""
     return tuple(_parse_origin(origin.strip()) for origin in value.split(","))
 
 
 def _parse_origin(text: str) -> str:
     """Return an origin as browsers send it: ``scheme://host``, and the port unless it is the scheme's default.
 
-    Browsers parse the host of http and https by the URL Standard (https://url.spec.whatwg.org). For the schemes of apps
-    and extensions Chromium does so too, but WebKit only writes it in lower case: a host for which this differs is
-    refused.
+    Browsers parse the host of http and https URLs by the URL Standard (https://url.spec.whatwg.org). For the schemes of
+    apps and extensions, Chromium does the same, but WebKit only converts the host to lower case. A host for which the
+    two results differ is refused.
     """
     if match := ORIGIN.fullmatch(text):
         with suppress(ValueError):
@@ -125,7 +125,7 @@ def _parse_origin(text: str) -> str:
 
 
 def parse_rate_limit(value: str) -> RateLimitItem | None:
-    """Return a limit from the notation of the ``limits`` library; None for ``off``."""
+    """Return a limit that is written in the notation of the ``limits`` library, or None for ``off``."""
     if value.lower() == "off":
         return None
     try:
@@ -138,10 +138,10 @@ def parse_rate_limit(value: str) -> RateLimitItem | None:
 
 
 def parse_rate_limit_storage(value: str) -> str:
-    """Check where rate limits are counted: ``memory://``, or the URL of a Redis."""
+    """Check the storage of the rate limits: ``memory://`` or a Redis URL."""
     if value == "memory://":
         return value
-    from server.security.redis_storage import open_storage  # noqa: PLC0415  # redis-py costs time and memory at start
+    from server.security.redis_storage import open_storage  # noqa: PLC0415  # importing redis-py costs time and memory
 
     try:
         open_storage(value)
@@ -151,38 +151,38 @@ def parse_rate_limit_storage(value: str) -> str:
 
 
 def parse_integer(value: str, low: int, high: int) -> int:
-    """Return a whole number, written in digits only."""
+    """Return a whole number from text that may contain only digits."""
     if not re.fullmatch("[0-9]{1,18}", value) or not low <= int(value) <= high:
         raise SettingError(f"must be a whole number from {low} to {high}")
     return int(value)
 
 
 def parse_number(value: str, low: float, high: float) -> float:
-    """Return a number, written in digits with or without a decimal point."""
+    """Return a number from text that may contain only digits and a decimal point."""
     if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value) or not low <= float(value) <= high:
         raise SettingError(f"must be a number from {low} to {high}")
     return float(value)
 
 
 def parse_boolean(value: str) -> bool:
-    """Return whether a boolean, written in any case, is true."""
+    """Return the value of a boolean, ignoring case."""
     return parse_choice(value, TRUE + FALSE) in TRUE
 
 
 def parse_choice(value: str, choices: tuple[str, ...]) -> str:
-    """Return one of the choices in lower case, written in any case."""
+    """Return the value in lower case if it is one of the choices, ignoring case."""
     if value.lower() not in choices:
         raise SettingError(f"must be one of {', '.join(choices)}")
     return value.lower()
 
 
 def _check_text(value: str, value_in_file: str | None) -> str:
-    """Return a value after the checks that all settings have in common."""
+    """Return the value after the checks that apply to every setting."""
     if "${" in value and value == value_in_file:
         raise SettingError("must not contain ${…} in .env: variables are not expanded there")
     try:
         value.encode()
-    except UnicodeEncodeError:  # Python decodes other bytes to lone surrogates (PEP 383)
+    except UnicodeEncodeError:  # Python decodes bytes that are not UTF-8 to lone surrogates (PEP 383)
         raise SettingError("must be UTF-8 text") from None
     if value != value.strip():
         raise SettingError("must not begin or end with white space")
@@ -195,9 +195,9 @@ def _setting(parser: Callable[..., Any], default: str = "", *, secret: bool = Fa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings; each field is the environment variable with its name in capitals (FR-060).
+    """The settings; each field is read from the environment variable with its name in capitals (FR-060).
 
-    ``rate_limit_storage`` is also read from ``REDIS_URL``, which platforms set.
+    If ``RATE_LIMIT_STORAGE`` is not set, the field is read from ``REDIS_URL``, which platforms set.
     """
 
     database_url: str = _setting(parse_database_url, secret=True)
@@ -220,10 +220,10 @@ class Config:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Return the settings of the environment; the file ``.env`` of the working directory adds what it lacks.
+        """Return the settings from the environment; ``.env`` in the working directory adds variables that are not set.
 
         Raises:
-            ConfigError: if any setting is missing or wrong (FR-061).
+            ConfigError: if any setting is missing or invalid (FR-061).
         """
         try:
             file = dotenv_values(".env", interpolate=False)

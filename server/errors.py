@@ -1,6 +1,6 @@
-"""Every error response, as an exception; ``BaseHandler.write_error`` turns it into JSON.
+"""Exceptions for all error responses; ``BaseHandler.write_error`` converts them to JSON.
 
-The first line of an error's docstring describes it in the OpenAPI document.
+The first line of an exception's docstring is its description in the OpenAPI document.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from tornado.web import HTTPError
 
-CHALLENGE = 'Bearer realm="todo-api"'  # every 401 has a challenge (RFC 9110 section 11.6.1)
+CHALLENGE = 'Bearer realm="todo-api"'  # every 401 must have a challenge (RFC 9110 section 11.6.1)
 
 
 class ApiError(HTTPError):
@@ -35,7 +35,7 @@ class BadRequest(ApiError, status=400, message="Bad request"):
 
 
 class ValidationFailed(ApiError, status=400, message="Invalid request"):
-    """The body, a query parameter or a header breaks a rule; `error` is the first message of `details`."""
+    """The body, a query parameter or a header is invalid; `error` is the first message of `details`."""
 
     def __init__(self, details: Sequence[Mapping[str, str]]) -> None:
         super().__init__(details=details)
@@ -51,16 +51,16 @@ class NotJson(ApiError, status=400, message="Request body is not valid JSON"):
 
 
 class Unauthorized(ApiError, status=401, message="Unauthorized"):
-    """The request has no token, or one that is not accepted."""
+    """The token is missing, or is not accepted."""
 
     def __init__(self, *, invalid_token: bool = False) -> None:
-        # With this parameter, clients get a new token (RFC 6750 section 3.1).
+        # This parameter tells clients to get a new token (RFC 6750 section 3.1).
         challenge = f'{CHALLENGE}, error="invalid_token"' if invalid_token else CHALLENGE
         super().__init__(headers={"WWW-Authenticate": challenge})
 
 
 class InvalidCredentials(Unauthorized, status=401, message="Invalid email or password"):
-    """The email is unknown or the password is wrong; the response does not tell which (FR-015)."""
+    """The email is unknown or the password is wrong; the response does not say which (FR-015)."""
 
 
 class AccessDenied(ApiError, status=403, message="Access denied"):
@@ -68,7 +68,7 @@ class AccessDenied(ApiError, status=403, message="Access denied"):
 
 
 class HttpsRequired(ApiError, status=403, message="HTTPS is required"):
-    """The request came over plain HTTP, and the server has `REQUIRE_HTTPS` set."""
+    """The request came over plain HTTP, but the server's setting `REQUIRE_HTTPS` is true."""
 
 
 class NotFound(ApiError, status=404, message="Not found"):
@@ -95,7 +95,7 @@ class EmailTaken(ApiError, status=409, message="Email already registered"):
 
 
 class TaskChanged(ApiError, status=412, message="Task has changed"):
-    """The `ETag` of the task is not one of `If-Match`, or is one of `If-None-Match` (RFC 9110 section 13.1)."""
+    """The `ETag` of the task is not listed in `If-Match`, or is listed in `If-None-Match` (RFC 9110 section 13.1)."""
 
 
 class BodyTooLarge(ApiError, status=413, message="Request body too large"):
@@ -109,7 +109,7 @@ class UnsupportedMediaType(
 
 
 class IdempotencyKeyReused(ApiError, status=422, message="Idempotency-Key was used for another request"):
-    """The user has created a task with this `Idempotency-Key` and another title or description."""
+    """The user has already created a task with this `Idempotency-Key` but a different title or description."""
 
 
 class TooManyRequests(ApiError, status=429, message="Too many requests"):
@@ -124,7 +124,7 @@ class HeadTooLarge(ApiError, status=431, message="Request header fields too larg
 
 
 class ClientClosedRequest(ApiError, status=499, message="Client closed request"):
-    """The connection was closed before the response; only the log has this status, nginx's."""
+    """The connection was closed before the response was sent; only the log has this status, which nginx uses too."""
 
 
 class NotImplementedByServer(ApiError, status=501, message="Not implemented"):
@@ -140,7 +140,7 @@ class InternalError(ApiError, status=500, message="Internal server error"):
 
 
 class ServiceUnavailable(InternalError, status=500, message="Service temporarily unavailable"):
-    """The database is unavailable or the server overloaded; without `Retry-After`, a write may have happened."""
+    """The database is unavailable or the server is overloaded; without `Retry-After`, a write may have happened."""
 
 
 class NotReady(ServiceUnavailable, status=503, message="Service temporarily unavailable"):

@@ -1,4 +1,4 @@
-"""The places of the files that are not code."""
+"""The locations of data files."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ PACKAGE = Path(__file__).parent
 
 
 def folder(name: str) -> Path:
-    """Return ``schemas/`` or ``sql/``: next to the package in a checkout, inside it once it is installed."""
+    """Return the path of ``schemas/`` or ``sql/``: inside an installed package, but next to it in a checkout."""
     installed = PACKAGE / name
     return installed if installed.is_dir() else PACKAGE.parent / name

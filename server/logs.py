@@ -1,4 +1,4 @@
-"""Log lines: the server's own events and the records of every library, each one line on standard output."""
+"""Logging: the server's own events and the records of every library, one line each, to standard output."""
 
 import json
 import logging
@@ -19,11 +19,11 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 from server import clock
 from server.log_writer import STANDARD_OUTPUT, LineWriter
 
-# The keys that each log line of the current request has
+# The keys and values that are added to each log line of the current request
 request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
 
-_CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON does not escape
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # and bidirectional formatting
+_CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON encoders do not escape
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also line separators and text direction
 _UNPRINTABLE_IN_TRACES = re.compile(r"(?!\n)" + _UNPRINTABLE.pattern)
 _writer = LineWriter()
 flush = _writer.wait
@@ -41,7 +41,7 @@ def configure(level: str, line_format: str) -> None:
     )
     handler = logging.StreamHandler(cast("TextIO", _writer))
     handler.terminator = ""
-    # One lock: a garbage collector's warning needs both, and its thread may hold either of them already.
+    # One lock for both: garbage collection can log a warning, which needs both, in a thread that already holds one.
     handler.lock = _writer.lock
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -49,7 +49,7 @@ def configure(level: str, line_format: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    # Below warnings, libraries quote what they handle: headers with tokens, statements with password hashes.
+    # Below the level of warnings, libraries log their data: headers with tokens, statements with password hashes.
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.captureWarnings(capture=True)
     if not _writer.is_alive():
@@ -57,7 +57,7 @@ def configure(level: str, line_format: str) -> None:
 
 
 def _add_keys(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
-    """Add the keys that every line has, first."""
+    """Add the keys that every line has, before the others."""
     head = {"event": event.pop("event"), "level": level, "timestamp": clock.format_time(clock.now())}
     return {**head, **request_keys.get(), **event}
 
@@ -65,7 +65,7 @@ def _add_keys(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         line = orjson.dumps(event, default=repr).decode()
-    except TypeError:  # a lone surrogate, or a number of more than 64 bits: the standard library writes both
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits; the standard library accepts both
         line = json.dumps(event, default=repr)
     return line if line.isascii() and "\x7f" not in line else _CONTROL_CHARACTERS.sub(_escape, line)
 
@@ -75,11 +75,11 @@ def _escape(character: re.Match[str]) -> str:
 
 
 def _json_renderers() -> list[Processor]:
-    # Stack traces without local variables, which hold passwords and tokens.
+    # Stack traces without local variables, which may contain passwords and tokens.
     return [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _render_json]
 
 
-# For people
+# The format for human readers
 
 
 def _console_renderers() -> list[Processor]:
@@ -94,7 +94,7 @@ def _console_renderers() -> list[Processor]:
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Shorten a line for people, and escape the characters that control a terminal."""
+    """Shorten a line for human readers, and escape the characters that control a terminal."""
     event["timestamp"] = event["timestamp"][11:19]
     if "path" in event:
         event.pop("route", None)
@@ -110,9 +110,9 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     }
 
 
-# For aggregators with names of their own; docs/operations.md links to their documentation
+# The formats of log aggregators; docs/operations.md links to their documentation
 
-# The names of each key in a line of ECS, Datadog and Google Cloud, from the outermost object in; "" if it keeps its own
+# The names of each key for ECS, Datadog and Google Cloud, as a path from the outermost object; "" if it is not renamed
 _NAMES = {
     "timestamp": ("@timestamp", "timestamp", "time"),
     "level": ("log.level", "status", "severity"),  # ECS loggers do not nest it
@@ -138,13 +138,13 @@ _NAMES = {
 def _aggregator_renderers(
     column: int, values: Mapping[str, Callable[[Any], Any]], others: str, constants: dict[str, str]
 ) -> list[Processor]:
-    """Return the processors that write lines with the names and in the order of ``_NAMES``, and stack traces as text.
+    """Return the processors that rename and order keys as in ``_NAMES``, and write stack traces as text.
 
     Args:
-        column: the position in the rows of ``_NAMES``.
-        values: the function that converts a key's value.
-        others: the object of the keys that keep their names, "" for the line itself.
-        constants: what each line has in addition.
+        column: the aggregator's column in ``_NAMES``.
+        values: by key, the function that converts its value.
+        others: the name of the nested object for keys that are not renamed; "" puts them at the top level.
+        constants: keys and values that are added to each line.
     """
     names = {key: row[column] for key, row in _NAMES.items()}
 
@@ -176,7 +176,7 @@ def _nanoseconds(milliseconds: float) -> int:
 
 
 def _trace_name(trace_id: str) -> str:
-    """Return Google's name of a trace, if Google's variable names the project."""
+    """Return Google's name for a trace if ``GOOGLE_CLOUD_PROJECT`` is set, else the id."""
     project = os.environ.get("GOOGLE_CLOUD_PROJECT")
     return f"projects/{project}/traces/{trace_id}" if project else trace_id
 

@@ -1,4 +1,4 @@
-"""The API on one screen."""
+"""All routes of the server."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from server.handlers.tasks import TaskItemHandler, TaskListHandler
 
 
 class Route(NamedTuple):
-    """A path and its handler; a parameter like ``{id}`` stands for the last segment."""
+    """A path and its handler; only the last segment may be a parameter, like ``{id}``."""
 
     pattern: str
     handler: type[BaseHandler]

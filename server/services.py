@@ -1,4 +1,4 @@
-"""What handlers need in addition to the request, created once at start."""
+"""The objects that all handlers share, created once at startup."""
 
 from server.config import Config
 from server.database import Database
@@ -8,7 +8,7 @@ from server.security.tokens import Tokens
 
 
 class Services:
-    """The application's setting ``services``, which handlers read."""
+    """The shared objects; handlers read them from the application's setting ``services``."""
 
     def __init__(self, config: Config, database: Database) -> None:
         self.config = config
@@ -16,9 +16,9 @@ class Services:
         self.tokens = Tokens(config.better_auth_secret, config.jwt_expiration_hours)
         self.passwords = Passwords(config.bcrypt_rounds)
         self.rate_limiter = RateLimiter(config.auth_rate_limit, config.rate_limit_storage)
-        self.refused_origins: set[str] = set()  # that were logged
+        self.refused_origins: set[str] = set()  # already logged
 
     def close(self) -> None:
-        """End the threads that hash passwords and the connections to Redis; the opener of the database closes it."""
+        """Stop the hashing threads, and close the connections to Redis, but not the database."""
         self.passwords.close()
         self.rate_limiter.close()

@@ -1,1 +1,1 @@
-"""What is published: contracts, operations, schemas and the OpenAPI document."""
+"""The published API: contracts, operations, schemas and the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""The values in which the two published contracts differ, in addition to their paths and their schemas."""
+"""The differences between the two published contracts, apart from their paths and schemas."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Contract:
     """A published contract."""
 
-    name: str  # also of its folder in schemas/
-    always_pages: bool  # whether a list without query parameters is page 1, or else every task
-    not_json_status: int  # of the response to a body that is not JSON
+    name: str  # also the name of its folder in schemas/
+    always_pages: bool  # without query parameters, a list has page 1 (True) or every task (False)
+    not_json_status: int  # the status of the response to a body that is not JSON
 
 
 TODO = Contract("todo", always_pages=False, not_json_status=422)

@@ -14,12 +14,12 @@ from server.api.schemas import BODIES, SCHEMAS
 from server.handlers.base import PrivateHandler
 from server.routes import ROUTES, Route
 
-DESCRIPTION = """Accounts and tasks, through two contracts over the same data: *todo* below `/api`, and *tasks* without
-that prefix. An account or task created through one is visible through the other.
+DESCRIPTION = """Accounts and tasks, through two contracts for the same data: *todo* under `/api`, and *tasks* without
+that prefix. An account or task that is created through one is visible through the other.
 
 **New clients should use the todo contract.** There are two because this server implements two published specifications,
-and clients of both exist. The tasks contract has shorter limits, requires a stronger password, and always pages its
-lists.
+and clients of both exist. The tasks contract has shorter limits, requires a stronger password, and always splits lists
+into pages.
 
 Register or log in first, and send the token with every other request as `Authorization: Bearer <token>`. Every error
 response is JSON with the text `error`. The server's settings limit the length of a body (`MAX_BODY_BYTES`, 1 MiB by
@@ -30,19 +30,19 @@ TAGS = {
     "tasks": "The tasks contract: shorter limits, a stronger password, and lists in pages.",
     "health": "Liveness and readiness, for load balancers and platforms.",
 }
-# Without examples: Swagger UI would fill them in and send them.
+# No examples: Swagger UI would fill them in and send them.
 PARAMETERS = {
     "id": "The id of the task.",
     "page": "The number of the page, from 1; 1 if only `per_page` is given.",
     "per_page": "The maximum number of tasks on a page; 20 if it is absent.",
-    "Idempotency-Key": "Creates one task: a repetition with the same key and body returns that task.",
-    "If-Match": "Writes only if the `ETag` of the task is one of these, else 412; `*` matches any task.",
+    "Idempotency-Key": "Prevents duplicates: a repeated request with the same key and body returns the same task.",
+    "If-Match": "The task is written only if its `ETag` is one of these (otherwise 412); `*` matches any task.",
     "If-None-Match": "If the `ETag` is one of these, a read responds with 304, and a write with 412.",
 }
 HEADER_SCHEMAS = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
 HEADERS = {
     "ETag": (
-        "The version of this task, page or list for `If-None-Match`; that of a task also for `If-Match`.",
+        "The version of this task, page or list, for `If-None-Match`; a task's is also for `If-Match`.",
         '"2026-01-09T10:30:00.000000Z-9ae0daaf"',
     ),
     "Idempotency-Replayed": ("`true` if an earlier request with the same `Idempotency-Key` created the task.", "true"),
@@ -51,7 +51,7 @@ HEADERS = {
         '</tasks?page=1&per_page=20>; rel="first", </tasks?page=3&per_page=20>; rel="last"',
     ),
     "Location": ("The path of the new task.", "/tasks/8b4f1c1e-5d0b-4f6e-9d5c-0d3c1b7a2e11"),
-    "Retry-After": ("The seconds to wait before the next attempt.", "60"),
+    "Retry-After": ("The number of seconds to wait before the next attempt.", "60"),
     "WWW-Authenticate": (
         'The authentication scheme (RFC 6750); with `error="invalid_token"` if the request had a token.',
         errors.CHALLENGE,
@@ -67,11 +67,11 @@ TOKEN = {
     "bearerFormat": "JWT",
     "description": "The `token` of a registration or login, or a token of Better Auth with the same secret (HS256).",
 }
-UNPUBLISHED = ("$schema", "$id", "errorMessage")  # keywords of a schema
+UNPUBLISHED = ("$schema", "$id", "errorMessage")  # schema keywords that the document omits
 
 
 def build() -> dict[str, Any]:
-    """Return the document; routes without an operation, the documentation's own, are not in it."""
+    """Return the OpenAPI document; it omits routes without an operation, such as ``/docs``."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for route in ROUTES:
         for name in ("get", "post", "put", "delete"):
@@ -115,7 +115,7 @@ def _operation(route: Route, method: Any) -> dict[str, Any]:
 
 
 def _docstring(documented: object) -> tuple[str, str]:
-    """Return the summary, without its full stop and a source in parentheses before it, and the description."""
+    """Return a docstring's summary, without a final source in parentheses and full stop, and its description."""
     summary, _, description = (inspect.getdoc(documented) or "").partition("\n\n")
     return re.sub(r"( \([^)]*\))?\.$", "", summary), description
 
@@ -164,7 +164,7 @@ def _failures(examples: Iterable[errors.ApiError]) -> dict[str, Any]:
 
 
 def _errors(route: Route, operation: Operation, body: str | None) -> list[errors.ApiError]:
-    """Return an example of each error: those that the operation declares, and those of every operation of its kind."""
+    """Return an example of each error: those that the operation declares, and those of all operations of its kind."""
     found = [*operation.errors, errors.InternalError(), errors.BodyTooLarge()]
     if issubclass(route.handler, PrivateHandler):
         found.append(errors.Unauthorized())
@@ -197,7 +197,7 @@ def _reference(schema: str) -> dict[str, str]:
 
 
 def _published(schema: Any) -> Any:
-    """Return a schema, or a part of one, without the server's keywords and with references to components."""
+    """Return a schema, or a part of one, without ``UNPUBLISHED`` keywords and with references to components."""
     if isinstance(schema, list):
         return [_published(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,13 +1,13 @@
-"""Request bodies validated against the files in ``schemas/``, with jsonschema.
+"""Validation of request bodies against the files in ``schemas/``, with jsonschema.
 
-In a schema file, ``errorMessage`` has the message of each rule under the rule's keyword: for ``required``, one message
-for each property. Its ``null`` is the message for a null where null is not allowed.
+In a schema file, ``errorMessage`` maps each keyword to the message for breaking its rule; for ``required``, it has one
+message per property. Its key ``null`` has the message for a null that is not allowed.
 
-Rules that client generators and regular-expression engines read in different ways are stated in the ``description`` of
-a property, and validated by the formats below and the keyword ``x-patterns``.
+Client generators and regular-expression engines interpret some rules in different ways. These rules are described in
+the ``description`` of a property, and enforced by the formats below and the keyword ``x-patterns``.
 
-The file of a request is compiled once, at import, into the functions of its keywords, which jsonschema publishes as
-``VALIDATORS``: ``iter_errors`` looks each keyword up again for every body.
+Each request schema is compiled once, at import, to a list of keyword functions from jsonschema's ``VALIDATORS``,
+because ``iter_errors`` would look up every keyword again for each body.
 """
 
 import json
@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from server.files import folder
 from server.values import compose_password, hashable, normalise_email, trim_email
 
-# A keyword's function, its argument, the schema around it, the message, and the message for null.
+# A keyword's function, its argument, the schema that contains it, the message, and the message for null.
 Rule = tuple[Callable[..., Iterable[object]], Any, dict[str, Any], str, str]
 
 SCHEMA_FOLDER = folder("schemas")
@@ -32,10 +32,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 _FORMATS: dict[str, Callable[[str], bool]] = {
     "email": lambda value: normalise_email(value) is not None,
     "password": lambda value: hashable(value) is not None,
-    # U+FEFF is invisible, and white space in ECMAScript.
+    # U+FEFF is invisible; ECMAScript treats it as white space, and Python does not.
     "not-blank": lambda value: re.search(r"[^\s\ufeff]", value) is not None,
 }
-# Values of these formats are validated as they will be stored or hashed.
+# Values of these formats are normalised before validation, so that the rules apply to the stored or hashed form.
 _NORMAL_FORMS = {"email": trim_email, "password": compose_password}
 
 
@@ -49,11 +49,11 @@ def _patterns(_validator: object, patterns: list[str], value: str, _schema: obje
 
 _KEYWORDS = {**Draft202012Validator.VALIDATORS, "format": _format, "x-patterns": _patterns}
 _ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "errorMessage"}
-_validator = Draft202012Validator({})  # the keywords' functions ask it for types
+_validator = Draft202012Validator({})  # the keyword functions use it to check types
 
 
 class Schema:
-    """The compiled schema of a request's body: an object with properties that are not objects themselves."""
+    """The compiled schema of a request's body: an object without nested objects."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         required = {name: schema["errorMessage"]["required"][name] for name in schema.get("required", ())}
@@ -65,7 +65,7 @@ class Schema:
         ]
 
     def errors(self, body: Any) -> list[dict[str, str]]:
-        """Return ``{"field", "message"}`` for each invalid property, or with the field "" for the body as a whole."""
+        """Return ``{"field", "message"}`` for each invalid property; the field "" stands for the whole body."""
         if message := _first_message(self._rules, body):
             return [{"field": "", "message": message}]
         found = []
@@ -105,5 +105,5 @@ def _compile(schema: dict[str, Any]) -> list[Rule]:
     ]
 
 
-# The body of every request. The tests validate responses.
+# The schemas of all request bodies. Only the tests validate responses.
 BODIES = {name: Schema(schema) for name, schema in SCHEMAS.items() if "errorMessage" in schema}

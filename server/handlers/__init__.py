@@ -1,1 +1,1 @@
-"""Request handlers: one class for each path, one short method for each verb."""
+"""Request handlers: one class for each path, one short method for each HTTP verb."""

@@ -1,4 +1,4 @@
-"""Register and log in."""
+"""Registration and login."""
 
 from contextlib import suppress
 from typing import cast
@@ -17,16 +17,16 @@ log = structlog.get_logger()
 
 
 class AuthHandler(BaseHandler):
-    """A public handler with a rate limit for each ``action``, counted over both contracts."""
+    """A public handler that limits the attempts at its ``action``; the paths of both contracts share the limit."""
 
     action: str
 
     async def check_caller(self) -> None:
-        """Count the attempt; raise ``TooManyRequests`` if the client's address has made too many."""
+        """Count the attempt; raise ``TooManyRequests`` if there were too many from the client's address."""
         await self.services.rate_limiter.count_attempt(self.action, self.client_address)
 
     def send_session(self, user: User) -> None:
-        """Respond with a token and its user."""
+        """Respond with the user and a new token."""
         token = self.services.tokens.issue(user.id, user.email)
         self.send_json({"token": token, "user": {"id": user.id, "email": user.email}})
 
@@ -46,7 +46,7 @@ class RegisterHandler(AuthHandler):
     async def post(self) -> None:
         """Register an account (FR-007 to FR-012).
 
-        The response has a token, so a new user need not log in.
+        The response contains a token, so a new user need not log in.
         """
         body = await self.json_body()
         email = cast("str", normalise_email(body["email"]))  # the schema has validated it
@@ -69,13 +69,13 @@ class LoginHandler(AuthHandler):
     async def post(self) -> None:
         """Log in to an account (FR-013 to FR-017).
 
-        After too many failed logins with an email, the right password gets a 429 too.
+        After too many failed logins with an email, even the right password gets a 429.
         """
         body = await self.json_body()
         passwords, limiter = self.services.passwords, self.services.rate_limiter
         email = normalise_email(body["email"])
         account = fold_email(email or body["email"][:EMAIL_LENGTH])
-        # Before login_turn(): logins to one account would otherwise wait for each other's database deadlines.
+        # Not inside login_turn(): logins to one account would have to wait for each other's queries.
         user = await users.get_by_email(self.database, email) if email else None
         async with limiter.login_turn(account, self.client_address):
             if not await passwords.verify(body["password"], user and user.password_hash):
@@ -85,6 +85,6 @@ class LoginHandler(AuthHandler):
                 raise InvalidCredentials
         assert user is not None  # noqa: S101  # verify() returns False when user is None
         if passwords.is_outdated(user.password_hash):
-            with suppress(ServiceUnavailable, DatabaseUnavailable):  # the next login tries again
+            with suppress(ServiceUnavailable, DatabaseUnavailable):  # the next login tries to replace it again
                 await users.update_hash(self.database, user, await passwords.hash(body["password"]))
         self.send_session(user)

@@ -1,4 +1,4 @@
-"""What all handlers share: the order of checks, JSON in and out, errors, and the log line of each request."""
+"""The base classes of all handlers: the order of checks, JSON bodies, errors, and the log line of each request."""
 
 from functools import cached_property
 from typing import Any, cast
@@ -19,26 +19,26 @@ from server.http.proxies import came_over_http, client_address
 from server.security.tokens import TokenRejected
 from server.services import Services
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")  # in the order of Allow
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")  # in the order of the Allow header
 LOGGED_PATH_LENGTH = 2000  # characters
-LOGGED_ORIGIN_LENGTH = 300  # characters; a host has 253 at most
-MAX_REFUSED_ORIGINS = 100  # logged in the life of a process
+LOGGED_ORIGIN_LENGTH = 300  # characters; a host name has at most 253
+MAX_REFUSED_ORIGINS = 100  # maximum number that a process logs
 UNDECLARED = Operation(name="")
 
 log = structlog.get_logger()
 
 
 class BaseHandler(Handler):
-    """The base of public handlers; itself, it responds to unknown paths and to requests refused before routing."""
+    """The base class of public handlers; it also handles unknown paths, and requests refused before routing."""
 
     allowed_methods: tuple[str, ...]
-    cache_control = "no-store"  # of a success; any other value also gives it an ETag
-    etag: str | None = None  # a hash of the content by default
+    cache_control = "no-store"  # of successful responses; they have an ETag unless it is no-store
+    etag: str | None = None  # if None, a hash of the content
     https_exempt = False
-    user_id: str | None = None  # of the token, for the log
+    user_id: str | None = None  # from the token, for the log
 
     def __init_subclass__(cls) -> None:
-        """Support HEAD like GET, without the content, which Tornado leaves out; list the supported methods."""
+        """List the supported methods; handle HEAD like GET, because Tornado then omits the content."""
         if "get" in vars(cls):
             cls.head = cls.get
         cls.allowed_methods = tuple(
@@ -46,34 +46,34 @@ class BaseHandler(Handler):
         )
 
     def initialize(self, route: str | None = None, contract: Contract | None = None) -> None:
-        """Take the route's pattern and contract, and the services."""
+        """Store the route's pattern and contract, and the application's services."""
         self.route = route
-        self.contract = cast("Contract", contract)  # None where no verb needs it
+        self.contract = cast("Contract", contract)  # None on routes outside the contracts, which do not read it
         self.services: Services = self.settings["services"]
         self.request.on_end = self.log_request
 
     @cached_property
     def database(self) -> RequestDatabase:
-        """The database, within the time limit of this request."""
+        """The database, with a deadline for this request."""
         return self.services.database.for_request()
 
     @cached_property
     def client_address(self) -> str:
-        """The client's address, as far as trusted proxies tell it."""
+        """The client's address: the one that the trusted proxies report, or the peer's."""
         return client_address(self.request.headers, self.request.remote_ip, self.services.config.trusted_proxy_hops)
 
     @property
     def operation(self) -> Operation:
-        """What the request's verb declares; ``UNDECLARED`` for OPTIONS and the documentation."""
+        """The operation that the request's verb declares; OPTIONS and the documentation's handlers declare none."""
         verb = getattr(self, self.request.method.lower())
         return cast("Operation", getattr(verb, "operation", UNDECLARED))
 
     async def prepare(self) -> None:
-        """Run the checks that need only the headers, in the order of the contract."""
+        """Run the checks that need only the headers, in their documented order."""
         request, config = self.request, self.services.config
         logs.request_keys.set(request.log_keys)
         self.log_refused_origin()
-        if not request.is_allowed_preflight:  # a page cannot read an error in response to a preflight
+        if not request.is_allowed_preflight:  # a web page cannot read the error response to a preflight
             if self.route is None:
                 raise request.refusal or errors.NotFound
             if request.method not in self.allowed_methods:
@@ -87,10 +87,10 @@ class BaseHandler(Handler):
             raise errors.BodyTooLarge
         if request.body_length != 0 and self.operation.body is None:
             await request.read_body()
-        self.set_status(self.operation.status)  # write_error() and options() set another one
+        self.set_status(self.operation.status)  # write_error() and options() override it
 
     def log_refused_origin(self) -> None:
-        """Log each refused origin once, because only the browser knows that a page could not read the response."""
+        """Log each refused origin once: otherwise, only browsers show that a page cannot read the responses."""
         origin = refused_origin(self.request.headers, self.services.config)
         refused = self.services.refused_origins
         if origin is not None and len(refused) < MAX_REFUSED_ORIGINS:
@@ -103,10 +103,10 @@ class BaseHandler(Handler):
         """Accept every caller; subclasses check a rate limit or a token."""
 
     async def json_body(self) -> dict[str, Any]:
-        """Return the request's body, valid according to its schema.
+        """Return the request's JSON body after validating it against its schema.
 
         Raises:
-            BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: in this order.
+            BodyTooLarge, RequestTimeout, UnsupportedMediaType, NotJson, ValidationFailed: checked in this order.
         """
         try:
             body = await read_json(self.request)
@@ -118,7 +118,7 @@ class BaseHandler(Handler):
         return cast("dict[str, Any]", body)
 
     def options(self, *_path: str) -> None:
-        """Respond with the path's methods, and to a preflight with the CORS headers (FR-057 to FR-059)."""
+        """Respond with the path's methods and, to a preflight, with the CORS headers (FR-057 to FR-059)."""
         self.set_status(204)
         if self.route is not None:
             self.set_header("Allow", ", ".join(self.allowed_methods))
@@ -127,16 +127,16 @@ class BaseHandler(Handler):
                 self.set_header(name, value)
 
     def send_json(self, value: Any) -> None:
-        """Respond with JSON, and the status that the verb declares."""
+        """Respond with JSON and the status of the operation."""
         self.set_header("Cache-Control", self.cache_control)
         self.finish(orjson.dumps(value))
 
     def compute_etag(self) -> str | None:
-        """Return the ETag, if the response may be stored (RFC 9110 section 8.8.3)."""
+        """Return the ETag (RFC 9110 section 8.8.3), or None if the response must not be stored."""
         return None if self.cache_control == "no-store" else self.etag or super().compute_etag()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Respond with an error; any exception that is not an ``ApiError`` is a bare 500 (FR-049, FR-052)."""
+        """Respond with an error; an unexpected exception becomes a 500 without details (FR-049, FR-052)."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None  # None: the handler's task was cancelled
         if isinstance(error, DatabaseUnavailable):
             headers = {"Retry-After": "1"} if isinstance(error, DatabaseBusy) else None
@@ -151,7 +151,7 @@ class BaseHandler(Handler):
         self.finish(orjson.dumps(error.body()))
 
     def log_request(self, sent: bool) -> None:
-        """Write the ``request`` line, its path without the query string."""
+        """Log the ``request`` event; its path does not include the query string."""
         request = self.request
         if not (sent or request.response_complete):
             log.error("request_aborted", **request.log_keys, method=request.method, route=self.route)
@@ -177,12 +177,12 @@ class BaseHandler(Handler):
 
 
 class PrivateHandler(BaseHandler):
-    """The base of handlers that require a token (FR-006)."""
+    """The base class of handlers that require a token (FR-006)."""
 
     user_id: str
 
     async def check_caller(self) -> None:
-        """Take the user from the token; raise ``Unauthorized`` if it is absent or not valid."""
+        """Set ``user_id`` from the token; raise ``Unauthorized`` if the token is missing or invalid."""
         try:
             self.user_id = self.services.tokens.verify(self.request.headers.get("Authorization"))
         except TokenRejected as rejected:

@@ -1,4 +1,4 @@
-"""The documentation: the OpenAPI document, and a page to read it and try it on."""
+"""The OpenAPI document, and a page for reading it and trying the API."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from server.handlers.base import BaseHandler
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 FILES = {file.name: file.read_bytes() for file in (PACKAGE / "static").iterdir() if file.suffix in TYPES}
 PAGE = "index.html"
-# The page loads files of this server only, and sends requests only to it; Swagger UI has its icons in data: URLs.
+# The page may load files only from this server and send requests only to it. Swagger UI's icons are data: URLs.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,7 +20,7 @@ class RootHandler(BaseHandler):
     """``/``."""
 
     def get(self) -> None:
-        """Redirect to the page."""
+        """Redirect to ``/docs``."""
         self.clear_header("Content-Type")
         self.redirect("/docs")
 
@@ -31,7 +31,7 @@ class OpenapiHandler(BaseHandler):
     cache_control = "no-cache"
 
     def get(self) -> None:
-        """Respond with the document."""
+        """Respond with the OpenAPI document."""
         self.send_json(self.settings["openapi"])
 
 
@@ -41,7 +41,7 @@ class DocsHandler(BaseHandler):
     cache_control = "no-cache"
 
     def get(self, name: str = PAGE) -> None:
-        """Respond with a file; raise ``NotFound`` if there is none with this name."""
+        """Respond with a file; raise ``NotFound`` if the name is unknown."""
         if name not in FILES:
             raise NotFound
         self.set_header("Cache-Control", self.cache_control)

@@ -31,7 +31,7 @@ class ReadyHandler(BaseHandler):
     async def get(self) -> None:
         """Check that the server can serve requests.
 
-        It can while the database accepts writes and the process is not shutting down.
+        The server is ready while the database accepts writes and the process is not shutting down.
         """
         if self.request.server.draining:
             raise NotReady

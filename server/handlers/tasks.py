@@ -1,4 +1,4 @@
-"""Tasks: every verb is one query on the tasks of the token's user."""
+"""Task handlers: each verb calls ``queries.tasks`` on behalf of the token's user."""
 
 import math
 import re
@@ -18,10 +18,10 @@ from server.values import parse_uuid
 ITEM_ERRORS = (TaskNotFound(), AccessDenied())
 CONDITIONS = ("If-Match", "If-None-Match")
 ETAG = re.compile(rf'"([0-9-]{{10}}T[0-9:]{{8}}\.[0-9]{{6}}Z)-{tasks.FORM}"')
-SHORT_LIST = 48  # tasks; 48 of the longest are 250 KB of JSON
-PIECE_BYTES = 128 * 1024  # of a longer list, which is sent in pieces
-MIN_PIECE, MAX_PIECE = 24, 500  # tasks; 24 of the longest are 125 KB
-QUERY = {"page": 999_999_999, "per_page": 100}  # the parameters of a list, and their maxima
+SHORT_LIST = 48  # maximum number of tasks that are sent in one piece; 48 of the longest are 250 KB of JSON
+PIECE_BYTES = 128 * 1024  # target size of the pieces in which a longer list is sent
+MIN_PIECE, MAX_PIECE = 24, 500  # tasks per piece; 24 of the longest are 125 KB
+QUERY = {"page": 999_999_999, "per_page": 100}  # the query parameters of a list, with their maxima
 
 
 class TaskHandler(PrivateHandler):
@@ -30,9 +30,9 @@ class TaskHandler(PrivateHandler):
     cache_control = "private, no-cache"
 
     def send_task(self, task: tasks.Task) -> None:
-        """Respond with a task and its strong ETag: each update moves ``updated_at``."""
+        """Respond with a task and a strong ETag, which changes with each update because ``updated_at`` does."""
         self.etag = f'"{task["updated_at"]}-{tasks.FORM}"'
-        if self.request.method not in ("GET", "HEAD"):  # for these Tornado sets it, and checks If-None-Match
+        if self.request.method not in ("GET", "HEAD"):  # for these, Tornado sets it and checks If-None-Match
             self.set_etag_header()
         self.send_json({"task": task})
 
@@ -51,8 +51,8 @@ class TaskListHandler(TaskHandler):
         """List the user's tasks, newest first (FR-018 to FR-022).
 
         With `page` or `per_page`, the response is one page with `pagination`, and `Link` has the paths of other pages.
-        A page past the last one is an empty list. Without both parameters, the todo contract returns every task, and
-        the tasks contract page 1.
+        A page past the last one is empty. Without either parameter, the todo contract returns every task, and the
+        tasks contract returns page 1.
         """
         if not self.contract.always_pages and not self.request.query_arguments.keys() & QUERY.keys():
             return await self.send_all()
@@ -76,7 +76,7 @@ class TaskListHandler(TaskHandler):
         while batch and self.request.method != "HEAD":
             piece = separator + orjson.dumps(batch)[1:-1]
             last, count = batch[-1], len(batch)
-            batch.clear()  # frees memory while the client reads the piece
+            batch.clear()  # frees memory while the piece is being sent
             self.write(piece)
             await self.flush()
             if count == limit:
@@ -98,7 +98,7 @@ class TaskListHandler(TaskHandler):
     async def post(self) -> None:
         """Create a task (FR-023 to FR-029).
 
-        It belongs to the user of the token. Properties that the schema does not name are ignored.
+        The task belongs to the user of the token. Properties that are not in the schema are ignored.
         """
         body = await self.json_body()
         title, description, key = body["title"].strip(), body.get("description"), self.idempotency_key()
@@ -112,10 +112,10 @@ class TaskListHandler(TaskHandler):
         self.send_task(task)
 
     def idempotency_key(self) -> str | None:
-        """Return the ``Idempotency-Key``, if any.
+        """Return the ``Idempotency-Key``, or None.
 
         Raises:
-            ValidationFailed: if there are several, or it is not 1 to 255 visible ASCII characters.
+            ValidationFailed: if the header is repeated, or is not 1 to 255 visible ASCII characters.
         """
         values = self.request.headers.get_list("Idempotency-Key")
         if not values:
@@ -126,15 +126,15 @@ class TaskListHandler(TaskHandler):
         return values[0]
 
     def query_number(self, name: str, default: int) -> int:
-        """Return a query parameter, the last one if it is repeated.
+        """Return a query parameter: its last value if it is repeated, or the default if it is absent.
 
         Raises:
-            ValidationFailed: if it is not a whole number from 1 to its maximum.
+            ValidationFailed: if the value is not a whole number from 1 to the parameter's maximum.
         """
         values = self.request.query_arguments.get(name)
         if values is None:
             return default
-        # int() alone accepts spaces, underscores and the digits of every script.
+        # int() alone would accept spaces, underscores and the digits of every script.
         if not re.fullmatch(rb"[0-9]{1,9}", values[-1]) or not 1 <= int(values[-1]) <= QUERY[name]:
             raise ValidationFailed([out_of_range(name, QUERY[name])])
         return int(values[-1])
@@ -153,7 +153,7 @@ class TaskItemHandler(TaskHandler):
     async def get(self, path_id: str) -> None:
         """Get a task.
 
-        The task of another user is a 403; an id that is not a UUID is a 404.
+        The response is 403 for another user's task, and 404 for an id that is not a UUID.
         """
         self.send_task(await tasks.get(self.database, self.user_id, parse_task_id(path_id)))
 
@@ -180,14 +180,14 @@ class TaskItemHandler(TaskHandler):
     async def delete(self, path_id: str) -> None:
         """Delete a task (FR-038 to FR-042).
 
-        It is deleted permanently.
+        The deletion is permanent.
         """
         await tasks.delete(self.database, self.user_id, parse_task_id(path_id), self.condition())
 
     def condition(self) -> tasks.Condition | None:
-        """Return the condition of a write, from ``If-Match`` and ``If-None-Match`` (RFC 9110 section 13.2.2)."""
+        """Return the precondition in ``If-Match`` and ``If-None-Match``, or None (RFC 9110 section 13.2.2)."""
         match, none_match = self.request.headers.get("If-Match"), self.request.headers.get("If-None-Match", "")
-        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # also in a list of tags, which is invalid
+        if "*" in [tag.strip(" \t") for tag in none_match.split(",")]:  # even in a list of tags, where * is invalid
             return tasks.Condition(set())
         refused = tagged_times(none_match, ignored="W/")  # weak comparison (RFC 9110 section 13.1.2)
         if match in (None, "*"):
@@ -196,7 +196,7 @@ class TaskItemHandler(TaskHandler):
 
 
 def parse_task_id(text: str) -> str:
-    """Return a task id in its usual form; raise ``TaskNotFound`` if it is not a UUID."""
+    """Return a task id in canonical form; raise ``TaskNotFound`` if it is not a UUID."""
     task_id = parse_uuid(text)
     if task_id is None:
         raise TaskNotFound
@@ -204,11 +204,11 @@ def parse_task_id(text: str) -> str:
 
 
 def tagged_times(tags: str, ignored: str = "") -> set[str]:
-    """Return the ``updated_at`` in each of these ETags, without those that no task can have."""
+    """Return the ``updated_at`` in each ETag of a list, ignoring ETags that no task can have."""
     times = set()
     for tag in tags.split(","):
         if match := ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)):
-            with suppress(ValueError):  # a date that does not exist
+            with suppress(ValueError):  # the date does not exist
                 times.add(format_time(datetime.fromisoformat(match[1])))
     return times
 

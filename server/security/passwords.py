@@ -1,4 +1,4 @@
-"""Password hashes: bcrypt in threads, where it releases the GIL, never on the event loop."""
+"""Password hashing with bcrypt, which releases the GIL, in threads so that it never blocks the event loop."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from server.errors import ServiceUnavailable
 from server.values import hashable
 
 T = TypeVar("T")
-NICENESS = 10  # of the threads that hash
-MAX_WAITING_HASHES = 100  # at cost 12 a core does three or four a second
+NICENESS = 10  # of the hashing threads
+MAX_WAITING_HASHES = 100  # at bcrypt's cost 12, a core computes three or four a second
 
 
 class Passwords:
-    """Hashes and verifies passwords, at bcrypt's cost ``rounds``, the base-2 logarithm of its rounds.
+    """Hashes and verifies passwords with bcrypt at cost ``rounds``, the base-2 logarithm of the number of rounds.
 
     Both methods raise ``ServiceUnavailable`` if too many hashes are waiting.
     """
@@ -34,32 +34,33 @@ class Passwords:
     async def hash(self, password: str) -> str:
         """Return the hash of a password (FR-010)."""
         encoded = hashable(password)
-        assert encoded is not None  # noqa: S101  # the schema of a registration refuses it
+        assert encoded is not None  # noqa: S101  # the registration schema refuses passwords that bcrypt cannot hash
         return await self._run(lambda: bcrypt.hashpw(encoded, bcrypt.gensalt(self._rounds)).decode())
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Return whether a password has this hash.
+        """Return whether the hash is that of the password.
 
-        False takes as long as hashing at the configured cost, whatever the reason: no hash, one that is not of bcrypt,
-        one of a lower cost, a password that bcrypt cannot hash. Only a hash of a higher cost takes longer.
+        If not, this takes as long as hashing at the configured cost, even if there is no hash, it is not a bcrypt hash
+        or has a lower cost, or bcrypt cannot hash the password. Only a hash with a higher cost takes longer.
         """
         return await self._run(lambda: self._matches(hashable(password), password_hash))
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Return whether a hash has another cost than the configured one."""
+        """Return whether a hash has a cost other than the configured one."""
         return _cost(password_hash) != self._rounds
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, password: bytes | None, password_hash: str | None) -> bool:
         costs = [self._rounds]
         if password is not None and password_hash is not None:
-            with suppress(ValueError):  # not a hash of bcrypt: another program wrote it
+            with suppress(ValueError):  # not a bcrypt hash: another program wrote it
                 if bcrypt.checkpw(password, password_hash.encode()):
                     return True
-                # Each cost takes twice the time of the one before, so these add up to the configured one.
+                # Each cost takes twice the time of the one before: checkpw() plus one hash at each of these costs takes
+                # as long as one hash at the configured cost.
                 costs = list(range(_cost(password_hash), self._rounds))
         for cost in costs:
             bcrypt.hashpw(password or b"", bcrypt.gensalt(cost))
@@ -77,10 +78,10 @@ class Passwords:
 
 def _cost(password_hash: str) -> int:
     """Return the cost of a bcrypt hash, ``$2b$<cost>$<salt and hash>``."""
-    return int([part for part in password_hash.split("$") if part][1])  # as bcrypt itself reads it
+    return int([part for part in password_hash.split("$") if part][1])  # bcrypt itself parses it like this
 
 
 def _yield_to_others() -> None:
-    """Give the event loop precedence; Linux gives each thread a priority of its own."""
+    """Give this thread a lower priority than the event loop, on Linux, where each thread has its own priority."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))

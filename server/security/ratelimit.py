@@ -1,4 +1,4 @@
-"""Limits on attempts to register and log in; their notation and the storage on Redis are the ``limits`` library's."""
+"""Limits on attempts to register and log in; the ``limits`` library parses them and counts attempts in Redis."""
 
 import asyncio
 import ipaddress
@@ -17,7 +17,7 @@ from limits import RateLimitItem
 
 from server.errors import TooManyRequests
 
-MAX_KEYS = 100_000  # addresses and emails that are remembered; with one attempt each they take 34 MB
+MAX_KEYS = 100_000  # IP addresses and emails that are remembered; with one attempt each, they take 34 MB
 
 log = structlog.get_logger()
 
@@ -25,15 +25,15 @@ log = structlog.get_logger()
 class MemoryStorage:
     """Moving windows in this process's memory, with the methods of the ``limits`` library's storages.
 
-    The library's own storage in memory visits every key after each attempt, and never forgets one. Here the time of a
-    call does not depend on the number of keys: all have the same ``expiry``, so the least recently used expires first.
+    The library's own storage in memory visits every key after each attempt, and never removes one. Here, the duration
+    of a call does not depend on the number of keys: all have the same ``expiry``, so the oldest attempt expires first.
     """
 
     def __init__(self) -> None:
-        self.times: OrderedDict[str, list[float]] = OrderedDict()  # in the order of the last attempt
+        self.times: OrderedDict[str, list[float]] = OrderedDict()  # by key, that with the oldest last attempt first
 
     def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
-        """Count an attempt and return True, unless there were ``limit`` in the last ``expiry`` seconds."""
+        """Count an attempt and return True, or return False if there were ``limit`` in the last ``expiry`` seconds."""
         now = time.time()
         times = self.times.setdefault(key, [])
         del times[: bisect_left(times, now - expiry)]
@@ -41,7 +41,7 @@ class MemoryStorage:
             return False
         times.append(now)
         self.times.move_to_end(key)
-        for _ in range(2):  # one more than the keys that an attempt adds, so that the expired ones become fewer
+        for _ in range(2):  # an attempt adds at most one key, so removing two reduces the expired ones
             oldest = next(iter(self.times.values()))
             if oldest[-1] < now - expiry or len(self.times) > MAX_KEYS:
                 self.times.popitem(last=False)
@@ -56,7 +56,7 @@ class MemoryStorage:
 
 
 class RateLimiter:
-    """Counts attempts in a storage, ``memory://`` or the URL of a Redis, if there is a limit."""
+    """Counts attempts in a storage, ``memory://`` or a Redis URL; without a limit, it allows all attempts."""
 
     def __init__(self, limit: RateLimitItem | None, storage: str) -> None:
         self._limit = limit
@@ -64,17 +64,17 @@ class RateLimiter:
         self._memory = MemoryStorage()
         self._shared = None
         if storage != "memory://":
-            from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # redis-py costs time and memory
+            from server.security.redis_storage import SharedStorage  # noqa: PLC0415  # importing redis-py costs time and memory
 
             self._shared = SharedStorage(storage)
 
     def close(self) -> None:
-        """Close the connections to a Redis."""
+        """Close the connections to Redis, if any."""
         if self._shared is not None:
             self._shared.close()
 
     async def count_attempt(self, action: str, address: str) -> None:
-        """Count an attempt of an address; raise ``TooManyRequests`` if it exceeds the limit."""
+        """Count an attempt from an address; raise ``TooManyRequests`` if it exceeds the limit."""
         if self._limit is not None and not await self._call("acquire_entry", self._limit, action, _network(address)):
             first_at, _ = await self._call("get_moving_window", self._limit, action, _network(address))
             log.warning("rate_limited", action=action, reason="address", remote_ip=address)
@@ -82,9 +82,9 @@ class RateLimiter:
 
     @asynccontextmanager
     async def login_turn(self, account: str, address: str) -> AsyncIterator[None]:
-        """Wait until no other login to the account is being checked: logins at the same time would exceed the limit.
+        """Wait until no other login to the account is being checked; simultaneous logins could exceed the limit.
 
-        Processes that share a storage do not wait for each other: each may allow one login more than the limit.
+        Processes do not wait for each other: if they share a storage, each may allow one login more than the limit.
 
         Raises:
             TooManyRequests: if too many logins to the account have failed.
@@ -100,22 +100,22 @@ class RateLimiter:
             yield
 
     async def count_failed_login(self, account: str) -> None:
-        """Count a failed login to an account, from any address; the caller has the account's turn."""
+        """Count a failed login to an account, from any address; call it inside ``login_turn``."""
         if self._limit is not None:
             await self._call("acquire_entry", self._limit, "login_failed", account)
 
     async def _call(self, method: str, limit: RateLimitItem, action: str, key: str) -> Any:
-        """Call a method of the storage on Redis or, while Redis is unavailable, of the one in memory."""
+        """Call a method of the Redis storage or, if Redis is not set or unavailable, of the one in memory."""
         call = methodcaller(method, limit.key_for(action, key), limit.amount, limit.get_expiry())
         result = await self._shared.call(call) if self._shared else None
         return call(self._memory) if result is None else result
 
 
 def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests:
-    """Return the error that says when the first attempt leaves the window."""
+    """Return the error, with the time until the first attempt leaves the window in ``Retry-After``."""
     return TooManyRequests(max(1, math.ceil(first_at + limit.get_expiry() - time.time())))
 
 
 def _network(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 network that an IPv6 subscriber has."""
+    """Return the client's IPv4 address, or its IPv6 /64 network, because one subscriber usually has all of it."""
     return str(ipaddress.ip_network(f"{address}/64", strict=False)) if ":" in address else address

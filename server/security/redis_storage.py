@@ -1,4 +1,4 @@
-"""Rate limits that processes count together on a Redis; imported only if one is set."""
+"""Rate limits that several processes share through Redis; imported only if a Redis URL is set."""
 
 import asyncio
 import re
@@ -11,11 +11,11 @@ import structlog
 from limits.storage import RedisStorage
 from redis.exceptions import RedisError
 
-MAX_CONNECTIONS = 4  # of a process; a platform's small Redis accepts 20 in all
-CALL_SECONDS = 0.25  # that a request waits for Redis; a new connection reads the system's certificates, for 20 to 90 ms
-SOCKET_SECONDS = 1.0  # that a thread waits: a connection that takes longer than CALL_SECONDS serves the next request
-RETRY_SECONDS = 1
-# Only the place of Redis and the options of TLS: others would change what calls do, and how long they take.
+MAX_CONNECTIONS = 4  # per process; the smallest Redis of a platform accepts 20 in all
+CALL_SECONDS = 0.25  # limit of a request's wait; loading the certificates for a new connection takes 20 to 90 ms of it
+SOCKET_SECONDS = 1.0  # limit of a thread's wait: a connection that opens after CALL_SECONDS serves the next request
+RETRY_SECONDS = 1  # between two attempts while Redis is unavailable
+# Only the address of Redis and TLS options: other options would change what calls do, and how long they take.
 URL = re.compile(r"(rediss?://[^/?#]+(/[0-9]*)?|redis\+unix://[^?#]+)(\?((db|ssl_\w+)=[^&#]*(&|$))*)?")
 
 log = structlog.get_logger()
@@ -25,21 +25,21 @@ def open_storage(url: str) -> RedisStorage:
     """Return the ``limits`` library's storage on a Redis, without connecting to it.
 
     Raises:
-        ValueError: if the URL is not one of a Redis; the message says what is, and contains nothing of the URL.
+        ValueError: if this is not a Redis URL; the message says what is accepted, and contains no part of the URL.
     """
     options: Any = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "retry": None}
     with suppress(ValueError, TypeError, RedisError):
         if URL.fullmatch(url):
             storage = RedisStorage(url, key_prefix="todo-api", **options)
-            storage.storage.connection_pool.make_connection()  # reads the URL's options
+            storage.storage.connection_pool.make_connection()  # validates the URL's options
             return storage
     raise ValueError("a URL like redis://localhost:6379/0, with no options but db and redis-py's ssl_…")
 
 
 class SharedStorage:
-    """A storage on Redis; a failure of any kind takes a request ``CALL_SECONDS`` at most.
+    """Rate limits in Redis; a failure of any kind delays a request by ``CALL_SECONDS`` at most.
 
-    Calls run in threads of their own: what blocks there, like looking up Redis' name, holds up nothing else.
+    Calls run in separate threads, so blocking steps, such as resolving Redis's host name, delay nothing else.
     """
 
     def __init__(self, url: str) -> None:
@@ -50,7 +50,7 @@ class SharedStorage:
         self._retry_at = 0.0
 
     async def call(self, function: Callable[[RedisStorage], Any]) -> Any:
-        """Return what the function returns, or None if Redis fails or has failed within the last second."""
+        """Return the function's result, or None if Redis fails or has failed within the last second."""
         loop = asyncio.get_running_loop()
         async with self._turns:
             failed = self._failed
@@ -59,7 +59,7 @@ class SharedStorage:
             call = loop.run_in_executor(self._threads, self._run, function, failed is not None)
             if failed:
                 self._failed = call  # only this request retries
-            for _ in range(10):  # a stall of the event loop uses up one of these tenths, and is not a failure of Redis
+            for _ in range(10):  # if the event loop stalls, only one of these waits expires, not the whole time
                 if not call.done():
                     await asyncio.wait({call}, timeout=CALL_SECONDS / 10)
             result = call.result() if call.done() else TimeoutError("no response in time")
@@ -74,15 +74,15 @@ class SharedStorage:
             return result
 
     def _run(self, function: Callable[[RedisStorage], Any], retries: bool) -> Any:
-        """Return the result or the exception: raised after its request has stopped waiting, asyncio would log it."""
+        """Return the result or the exception; asyncio would log one that is raised when the request no longer waits."""
         try:
             if retries:
-                self._storage.incr("probe", RETRY_SECONDS)  # a full or read-only Redis still takes reads
+                self._storage.incr("probe", RETRY_SECONDS)  # a write: a full or read-only Redis still accepts reads
             return function(self._storage)
         except Exception as error:  # noqa: BLE001
             return error
 
     def close(self) -> None:
-        """Close the connections, and end the threads."""
+        """Close the connections, and stop the threads."""
         self._storage.storage.connection_pool.disconnect()
         self._threads.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""HS256 JSON Web Tokens, signed with the secret that the frontend's Better Auth shares; no other module uses PyJWT."""
+"""HS256 JSON Web Tokens, signed with the secret that this server shares with the frontend's Better Auth."""
 
 from collections import OrderedDict
 from hashlib import sha256
@@ -10,7 +10,7 @@ from server import clock
 from server.values import parse_uuid
 
 _ALGORITHM = "HS256"
-# ``_check`` is stricter about the subject; the other claims are for the frontend.
+# ``_check`` validates the subject more strictly than PyJWT; the other claims are for the frontend.
 _OPTIONS: Any = {"require": ["exp"], **{f"verify_{claim}": False for claim in ("aud", "iat", "iss", "jti", "sub")}}
 _REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "expired",
@@ -19,22 +19,22 @@ _REASONS: dict[type[Exception], str] = {
     jwt.InvalidSignatureError: "signature",
     jwt.MissingRequiredClaimError: "no_expiry",
 }
-# Tokens with a checked signature. Checking one takes 83 us, finding it here 3 us: with 10,000 users in turn, reading a
-# task takes 15 % less processor time. A full cache takes 5 MB.
+# The number of verified tokens to remember. Verifying one takes 83 us, finding it in the cache 3 us: with 10,000 users
+# in turn, reading a task takes 15 % less processor time. A full cache takes 5 MB.
 TOKEN_CACHE_SIZE = 16_384
 
 
 class TokenRejected(Exception):
-    """The token is not accepted; the message is the reason, one of a few words for the log."""
+    """The token is not accepted; the message is a short reason for the log."""
 
 
 class Tokens:
-    """Issues tokens that are valid for some hours, and verifies tokens."""
+    """Issues tokens that are valid for ``hours``, and verifies tokens."""
 
     def __init__(self, secret: str, hours: float) -> None:
         self._secret = secret
         self._seconds = hours * 3600
-        # The user and the expiry of each accepted token, by its digest: memory holds no token that could be used.
+        # The user and the expiry of each accepted token, by its digest: usable tokens do not stay in memory.
         self.accepted: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def issue(self, user_id: str, email: str) -> str:
@@ -47,7 +47,7 @@ class Tokens:
         """Return the user's id from an ``Authorization`` header (RFC 6750 section 2.1; FR-001 to FR-004).
 
         Raises:
-            TokenRejected: if the header has no valid token, issued here or by Better Auth.
+            TokenRejected: if the header has no valid token, issued by this server or by Better Auth.
         """
         if authorization is None:
             raise TokenRejected("missing")
@@ -68,16 +68,16 @@ class Tokens:
         return user_id
 
     def _check(self, token: str) -> tuple[str, float]:
-        """Return the user's id and the time of expiry, in seconds since 1970, of a token that is valid now."""
+        """Return a token's user id and expiry (seconds since 1970); raise ``TokenRejected`` if it is not valid now."""
         try:
             claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options=_OPTIONS)
-        # In addition to PyJWT's own errors: an infinite exp overflows, deep JSON recurses.
+        # PyJWT lets through ValueError (lone surrogates), OverflowError (an infinite exp), RecursionError (deep JSON).
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise TokenRejected(_REASONS.get(type(error), "malformed")) from None
         # PyJWT accepts a string of digits as a time; RFC 7519 section 2 (NumericDate) does not.
         if any(type(claims[name]) not in (int, float) for name in ("exp", "nbf") if name in claims):
             raise TokenRejected("malformed")
-        if claims.get("nbf", 0) > clock.now().timestamp():  # PyJWT drops the fraction
+        if claims.get("nbf", 0) > clock.now().timestamp():  # PyJWT ignores fractions of a second
             raise TokenRejected("not_yet_valid")
         user_id = parse_uuid(claims["sub"] if "sub" in claims else claims.get("user_id"))
         if user_id is None:
