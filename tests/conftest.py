@@ -1,4 +1,4 @@
-"""Fixtures: two real databases, the server behind real HTTP, and its users alice and bob (see README.md)."""
+"""Fixtures: real databases of both kinds, a server over real HTTP, and the users alice and bob (see README.md)."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ ORIGIN = "http://localhost:3000"
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server: TEST_DATABASE_URL's, or one that is started for this run."""
+    """The URL of a PostgreSQL server: ``TEST_DATABASE_URL``, or a server that is started for this run."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
@@ -71,7 +71,7 @@ def execute(url: str, statement: str) -> None:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database of this run; a test that uses it, or the server, runs once with each kind."""
+    """The URL of a migrated database; tests that use it, directly or through the server, run once on each kind."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/todo.db"
         migrate(url)
@@ -82,13 +82,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             yield url
 
 
-# For tests without a statement that matters: a second database would show nothing new.
+# For tests that do not depend on the kind of database.
 on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
 def stop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
-    """Stop the server's clock at a moment; each further call moves it to another."""
+    """Return a function that stops the server's clock at a moment; further calls move it to other moments."""
     return lambda moment: monkeypatch.setattr("server.clock.now", lambda: moment)
 
 
@@ -108,7 +108,7 @@ def environment(database_url: str) -> dict[str, str]:
 def config(
     request: pytest.FixtureRequest, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Config:
-    """The settings; ``@pytest.mark.settings(NAME="value")`` adds to them."""
+    """The settings; ``@pytest.mark.settings(NAME="value")`` adds or replaces some."""
     monkeypatch.chdir(tmp_path)  # a folder without .env
     for marker in reversed(list(request.node.iter_markers("settings"))):
         environment |= marker.kwargs
@@ -119,7 +119,7 @@ def config(
 
 @pytest.fixture
 def io_loop() -> Iterator[IOLoop]:
-    """A new loop for each test, in place of the plugin's, which asks asyncio for a current loop that does not exist."""
+    """A new loop for each test; the plugin's own fixture would fail, because asyncio has no current loop."""
     loop = IOLoop(make_current=False)
     yield loop
 
@@ -140,7 +140,7 @@ def run(io_loop: IOLoop, work: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def services(io_loop: IOLoop, config: Config) -> Iterator[Services]:
-    """What the handlers use, with an open database."""
+    """The objects that all handlers share, with an open database."""
     stack = AsyncExitStack()
     services = Services(config, run(io_loop, stack.enter_async_context(open_database(config))))
     yield services
@@ -164,7 +164,7 @@ def http_server(io_loop: IOLoop, services: Services) -> Iterator[Server]:
 
 @cache
 def document() -> Document:
-    """Return the OpenAPI document, made once in a run."""
+    """Return the OpenAPI document, which is built once per run."""
     return Document(build())
 
 

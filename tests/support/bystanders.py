@@ -1,4 +1,4 @@
-"""How much a load slows down other clients: quiet and loaded periods are measured in turn."""
+"""Measures how much a load slows down other clients, in alternating quiet and loaded periods."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.005  # between two requests of one client
 
 
 async def sample(caller: Caller, path: str, seconds: float, pause: float = PAUSE_SECONDS) -> list[Outcome]:
-    """Send the same request for some seconds, with pauses."""
+    """Send the same request again and again for some seconds, with pauses."""
     end = time.monotonic() + seconds
     outcomes = []
     while time.monotonic() < end:
@@ -33,7 +33,8 @@ async def slowdown(
     """Measure clients that list a user's tasks and check the server's health, without and with a load.
 
     Returns:
-        Medians over the rounds: of lists, 99th percentile under load ÷ in quiet; seconds of the slowest health check.
+        The 99th percentile of the lists under load, divided by that without load, and the duration of the slowest
+        health check under load, in seconds; each is the median over the rounds.
     """
     readers, watcher = [server.caller(token) for _ in range(READERS)], server.caller()
 
@@ -44,7 +45,7 @@ async def slowdown(
         assert {outcome.status for outcome in outcomes + health} == {200}
         return percentile(outcomes, 0.99), slowest(health)
 
-    await measure()  # warm
+    await measure()  # warm up
     ratios, health = [], []
     for _ in range(ROUNDS):
         quiet, _ = await measure()
@@ -56,11 +57,11 @@ async def slowdown(
 
 
 def insert_tasks(database: Postgres, owner: str, count: int) -> None:
-    """Give a user tasks, ten of each moment."""
+    """Insert tasks of a user; ten at a time have the same ``created_at``."""
     database.execute(
         "INSERT INTO tasks SELECT gen_random_uuid(), %s, 'Task number ' || n, repeat('what it is about ', 5), false,"
         " moment, moment FROM (SELECT n, now() - (n / 10) * interval '1 second' AS moment"
         " FROM generate_series(1, %s) AS n) AS numbered",
         (owner, count),
     )
-    database.execute("VACUUM ANALYZE tasks")  # as PostgreSQL does by itself within a minute
+    database.execute("VACUUM ANALYZE tasks")  # autovacuum would do this within a minute

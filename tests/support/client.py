@@ -1,4 +1,4 @@
-"""An HTTP client that validates each response against the OpenAPI document and the headers that all responses have."""
+"""An HTTP client that validates each response against the OpenAPI document, and checks the headers that all have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from server.api.openapi import HEADERS
 from server.api.schemas import SCHEMAS
 
 PASSWORD = "Correct-horse-7"
-# Documented headers that some responses of their status lack: those of pages, long lists, replays and overload.
+# Documented for a status, but not in all its responses: long lists have no ETag, only pages have Link, only replays
+# have Idempotency-Replayed, and only overload has Retry-After.
 OPTIONAL_HEADERS = {"ETag", "Idempotency-Replayed", "Link", "Retry-After"}
 CHALLENGES = {'Bearer realm="todo-api"', 'Bearer realm="todo-api", error="invalid_token"'}
 NAME = "urn:document"
@@ -40,7 +41,7 @@ class Document:
         ]
 
     def check(self, method: str, path: str, response: Response) -> None:
-        """Check that the response of a documented operation has a documented status, its headers and its body."""
+        """Check that the response of a documented operation has a documented status, headers and body."""
         for pattern, known_method, responses in self._operations:
             if pattern.fullmatch(path.partition("?")[0]) and method == known_method:
                 documented = responses.get(str(response.status))
@@ -91,7 +92,7 @@ class Response:
 
 
 class Client:
-    """Sends requests to a port of this machine."""
+    """Sends requests to a server on a port of this machine."""
 
     def __init__(self, port: int, document: Document | None = None) -> None:
         self.port = port
@@ -103,7 +104,7 @@ class Client:
 
     @staticmethod
     def new_email(name: str) -> str:
-        """Return an email that has no account."""
+        """Return an email that is not registered."""
         return f"{name}-{secrets.token_hex(6)}@example.com"
 
     async def request(
@@ -116,7 +117,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Response:
-        """Send a request with ``value`` as its JSON body, or ``body`` as it is, and check the form of the response."""
+        """Send a request with ``value`` as its JSON body, or ``body`` as it is, and check the response."""
         sent = dict(headers or {})
         if value is not ...:
             body = json.dumps(value).encode()
@@ -143,13 +144,13 @@ class Client:
 
 
 def check(method: str, status: int, headers: HTTPHeaders, body: bytes) -> Response:
-    """Check what every response of the server has, and return it."""
+    """Check what all responses of the server have in common, and return the response."""
     assert headers["X-Request-ID"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Vary"] == "Origin"
     assert headers["Cache-Control"] in ("no-store", "private, no-cache")
     assert (status == 401) == (headers.get("WWW-Authenticate") in CHALLENGES)
-    assert headers.get("Server") in (None, "nginx")  # a proxy in front adds its own
+    assert headers.get("Server") in (None, "nginx")  # nginx adds it
     if method == "HEAD" or status in (204, 304):
         assert body == b""
         return Response(status, headers, None)
@@ -193,7 +194,7 @@ class Person:
         return task
 
     async def list(self, paths: Paths) -> list[dict[str, Any]]:
-        """Return the tasks that a list without a query shows."""
+        """Return the tasks in the response to a list without query parameters."""
         response = await self.request("GET", paths.tasks)
         assert response.status == 200
         tasks: list[dict[str, Any]] = response.body["tasks"]

@@ -40,7 +40,7 @@ http {{
 
 @dataclass(frozen=True)
 class Nginx:
-    """An nginx with the project's configuration, on a port of its own."""
+    """An nginx with the project's configuration, on a free port."""
 
     port: int
     folder: Path
@@ -55,7 +55,7 @@ class Nginx:
 
 @asynccontextmanager
 async def nginx(ports: Iterable[int], tls: str = "") -> AsyncIterator[Nginx]:
-    """Start nginx in front of processes on these ports; ``tls`` are the directives of a certificate, and others."""
+    """Start nginx in front of processes on these ports; it uses HTTPS if ``tls`` has directives for a certificate."""
     port = free_port()
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing: sh tests/e2e/install"
@@ -82,7 +82,7 @@ async def self_signed(folder: Path) -> str:
 
 @dataclass
 class Cluster:
-    """Server processes on ports that their successors take over, nginx in front of them, and their database."""
+    """Server processes that can be replaced on their ports, nginx in front of them, and their database."""
 
     folder: Path
     environment: dict[str, str]
@@ -92,7 +92,7 @@ class Cluster:
     nginx: Nginx = field(init=False)
 
     async def start(self, port: int) -> None:
-        """Start a process, and return when it serves."""
+        """Start a process, and wait until it listens."""
         serves = serving(self.folder, self.environment, port)
         self.processes[port], _ = await self.stack.enter_async_context(serves)
 
@@ -104,9 +104,9 @@ class Cluster:
 
 @asynccontextmanager
 async def deployed(folder: Path, count: int = PROCESSES, **settings: str) -> AsyncIterator[Cluster]:
-    """Start a number of processes and all that they need."""
+    """Start a number of server processes with PostgreSQL, PgBouncer and nginx."""
     async with postgres() as database, pgbouncer(database, connections=40) as url, AsyncExitStack() as stack:
-        # Under load this process cannot read the log of every request in time.
+        # Under load, this process could not keep up with reading one log line per request.
         own = {"DATABASE_URL": url, "TRUSTED_PROXY_HOPS": "1", "LOG_LEVEL": "warning"}
         cluster = Cluster(folder, SETTINGS | own | settings, database, stack)
         await asyncio.gather(*(cluster.start(free_port()) for _ in range(count)))
@@ -115,14 +115,14 @@ async def deployed(folder: Path, count: int = PROCESSES, **settings: str) -> Asy
 
 
 def mixed(item: str) -> Iterator[Request]:
-    """Yield requests that create, list and change tasks."""
+    """Yield requests that create, list and update tasks."""
     for create in numbered():
         yield from (create, LIST, ("PUT", item, {"title": "changed"}))
 
 
 @asynccontextmanager
 async def under_load(front: Nginx) -> AsyncIterator[Load]:
-    """Let clients send requests, each on a connection that it keeps."""
+    """Let clients send requests until the block ends, each on a persistent connection."""
     async with client_of(front.port) as client:
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])

@@ -11,7 +11,7 @@ ROW = re.compile(r"^\| ([A-Z]{2}-[TF]?[0-9]+) \| (.*) \| (.*) \| .*\|$", re.MULT
 
 
 def files_by_requirement() -> dict[str, list[str]]:
-    """Return the test files, relative to ``tests/``, with functions that are marked with each requirement."""
+    """Return, for each requirement, the test files (relative to ``tests/``) with functions that are marked with it."""
     files = defaultdict(list)
     for file in sorted((PROJECT / "tests").rglob("test_*.py")):
         marks = {
@@ -26,7 +26,7 @@ def files_by_requirement() -> dict[str, list[str]]:
 
 
 def page_with_tests(page: str) -> str:
-    """Return the page with its last column written anew."""
+    """Return the page with an updated last column."""
     files = files_by_requirement()
 
     def row(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Clients that create tasks while something fails, and the comparison of what they were told with what is stored."""
+"""Clients that create tasks while something fails, and a check that the stored tasks agree with the responses."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,13 +8,13 @@ from tests.support.services import Postgres
 
 
 def numbered(kind: str = "task") -> Iterator[Request]:
-    """Yield creates of tasks with different titles."""
+    """Yield requests that create tasks with numbered titles."""
     for number in count():
         yield "POST", "/api/tasks", {"title": f"{kind} {number}"}
 
 
 def start_creating(port: int, token: str, clients: int = 32) -> Load:
-    """Let clients create tasks; half of them repeat each create, with an Idempotency-Key, until it gets a 201."""
+    """Let clients create tasks; half of them repeat each request, with an Idempotency-Key, until it gets a 201."""
     load = Load()
     load.start([Caller(port, token) for _ in range(clients // 2)], numbered())
     load.start([RetryingCaller(port, token) for _ in range(clients // 2)], numbered("retried"))
@@ -22,7 +22,7 @@ def start_creating(port: int, token: str, clients: int = 32) -> Load:
 
 
 def assert_stored(database: Postgres, load: Load) -> dict[str, int]:
-    """Check that what got a 201 is stored once, and that nothing else is stored but what was sent; return figures."""
+    """Check that each task with a 201 is stored once, and that every stored task was sent; return figures."""
     stored = database.execute("SELECT id::text, title FROM tasks WHERE title ~ '^(task|retried) '")
     titles = {title for _, title in stored}
     sent = {outcome.sent["title"] for outcome in load.outcomes if outcome.sent}

@@ -19,7 +19,7 @@ Request = tuple[str, str, Any]  # method, path, JSON of the body or None
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return once a condition is true that only asking again can tell."""
+    """Wait until a condition is true, by checking it repeatedly."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -27,10 +27,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The JSON that was sent, when, and the response; ``status`` is None if there was none."""
+    """The JSON and the time of a request, and its response; ``status`` is None if there was no response."""
 
     sent: Any
-    started: float  # of the monotonic clock
+    started: float  # by time.monotonic()
     seconds: float
     status: int | None = None
     headers: dict[str, str] | None = None
@@ -46,7 +46,7 @@ class Outcome:
 
 
 class Caller:
-    """A client with one connection, which it keeps, and opens again once it is closed."""
+    """A client with one persistent connection, which it reopens if it was closed."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self._port = port
@@ -73,7 +73,7 @@ class Caller:
         return Outcome(value, started, time.monotonic() - started, *response)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection, unless the last one is still open."""
+        """Return the connection, and open a new one first if it is closed."""
         if self.streams is None or self.streams[0].at_eof():
             self.close()
             self.streams = await asyncio.open_connection("127.0.0.1", self._port)
@@ -99,7 +99,7 @@ class Caller:
 
 
 class RetryingCaller(Caller):
-    """A client that repeats each create, with its title as the Idempotency-Key, until the response is 201."""
+    """A client that repeats each request for a task, with the title as Idempotency-Key, until the response is 201."""
 
     async def call(self, method: str, path: str, value: Any = None, *lines: str) -> Outcome:
         key = f"Idempotency-Key: {value['title'].replace(' ', '-')}"
@@ -110,7 +110,7 @@ class RetryingCaller(Caller):
 
 
 class Load:
-    """Callers that send requests one after the other; ``outcomes`` grows until ``stop``."""
+    """Parallel callers, each of which sends one request after the other; ``outcomes`` has all results so far."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
@@ -119,21 +119,21 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, callers: Iterable[Caller], requests: Iterator[Request]) -> None:
-        """Let the callers share the requests until there are no more."""
+        """Let the callers send these requests, each of which goes to the next free caller."""
         self._tasks += [asyncio.create_task(self._work(caller, requests)) for caller in callers]
 
     async def succeed(self, more: int) -> None:
-        """Return when this number of further requests has succeeded."""
+        """Wait until this number of further requests has succeeded."""
         goal = self._successes + more
         await until(lambda: self._successes >= goal)
 
     async def stop(self) -> None:
-        """Let each caller finish its request."""
+        """Let each caller finish its current request, and wait for that."""
         self._stopping = True
         await self.finish()
 
     async def finish(self) -> None:
-        """Return when there are no more requests."""
+        """Wait until all callers have finished."""
         await asyncio.gather(*self._tasks)
 
     async def _work(self, caller: Caller, requests: Iterator[Request]) -> None:
@@ -144,17 +144,17 @@ class Load:
                 if self._stopping:
                     break
                 if outcome.status is None:
-                    await asyncio.sleep(0.01)  # a server that is not running refuses immediately
+                    await asyncio.sleep(0.01)  # a stopped server refuses connections immediately: avoid a busy loop
         finally:
             caller.close()
 
 
 def percentile(outcomes: Iterable[Outcome], share: float) -> float:
-    """Return the seconds within which this share of the requests got their response."""
+    """Return the duration, in seconds, within which this share of the requests got a response."""
     ordered = sorted(outcome.seconds for outcome in outcomes)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def slowest(outcomes: Iterable[Outcome]) -> float:
-    """Return the seconds of the slowest request."""
+    """Return the duration of the slowest request, in seconds."""
     return max(outcome.seconds for outcome in outcomes)

@@ -13,14 +13,14 @@ Report = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Run no other test at the same time as one that is marked ``alone`` because it measures latencies."""
+    """Run a test that is marked ``alone``, because it measures latencies, while no other test runs."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
     folder = tmp_path_factory.getbasetemp().parent  # shared by the workers
     with ExitStack() as stack:
         turn = stack.enter_context((folder / "machine").open("w"))
-        with (folder / "queue").open("w") as queue:  # a test that is alone would otherwise wait for all others
+        with (folder / "queue").open("w") as queue:  # otherwise, a test marked alone could wait for all others
             flock(queue, LOCK_EX)
             flock(turn, LOCK_EX if request.node.get_closest_marker("alone") else LOCK_SH)
         yield
@@ -28,7 +28,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Report:
-    """Return a function that keeps figures, which are printed at the end of the run; times are in seconds."""
+    """Return a function that records figures, to be printed at the end of the run; times are in seconds."""
 
     def keep(**figures: object) -> None:
         for name, value in figures.items():

@@ -22,7 +22,7 @@ LIMIT_SECONDS = 120
 
 
 def is_noticed(patch: Path) -> bool:
-    """Return whether a test fails with a patch, and print it."""
+    """Return whether a test fails with a patch, and print the result."""
     promise, tests, *_ = patch.read_text("utf-8").splitlines()
     pytest = (sys.executable, "-m", "pytest", "--exitfirst", "--quiet", *shlex.split(tests.removeprefix("Tests:")))
     with tempfile.TemporaryDirectory(prefix="todo-mutant-") as folder:
@@ -35,12 +35,12 @@ def is_noticed(patch: Path) -> bool:
 
 
 def run(folder: Path, *command: str) -> tuple[int, str]:
-    """Run a command in a folder, up to the time limit, and return its exit code and the end of its output."""
+    """Run a command in a folder, within a time limit, and return its exit code and the end of its output."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         output, _ = process.communicate(timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # pytest closes what its fixtures have opened
+        process.send_signal(signal.SIGINT)  # lets pytest tear down its fixtures
         output, _ = process.communicate()
     return process.returncode, output[-2000:]
 

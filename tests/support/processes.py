@@ -1,4 +1,4 @@
-"""Server processes, started like a platform or a person starts them, and a proxy in front of their database."""
+"""Server processes, started as a platform or a user starts them, and a proxy in front of their database."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 class Process:
-    """A process, everything that it has written so far, and its exit code once it has ended."""
+    """A process, all its output so far, and its exit code once it has ended."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -68,22 +68,22 @@ class Process:
         return self._process.returncode
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the log lines, all or those of an event."""
+        """Return all log lines, or only those of one event."""
         lines = [json.loads(line) for line in self.stdout.split("\n")[:-1]]
         return [line for line in lines if name in (None, line["event"])]
 
     async def wait_for_text(self, text: str) -> None:
-        """Return once this text is on standard output."""
+        """Wait until the process has written this text to standard output."""
         await until(lambda: text in self.stdout or self._readers[0].done())
         assert text in self.stdout, self.stdout + self.stderr
 
     async def wait_for(self, event: str) -> dict[str, Any]:
-        """Return the first log line of an event."""
+        """Wait for an event, and return its first log line."""
         await self.wait_for_text(f'"event":"{event}"')
         return self.events(event)[0]
 
     async def wait_for_port(self, port: int) -> None:
-        """Return once a process listens on this port."""
+        """Wait until a process listens on this port."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 with suppress(ConnectionRefusedError):
@@ -99,13 +99,13 @@ class Process:
             os.killpg(self._process.pid, number)
 
     async def ended(self, seconds: float | None = PATIENCE_SECONDS) -> int:
-        """Return the exit code once the process has ended and all its output is here."""
+        """Wait until the process has ended and its output is complete, and return its exit code."""
         async with asyncio.timeout(seconds):
             await asyncio.wait(self._readers)
             return await self._process.wait()
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal the process, and return its exit code."""
+        """Signal the process, wait until it has ended, and return its exit code."""
         self.send_signal(number)
         return await self.ended()
 
@@ -118,7 +118,7 @@ class Process:
 async def started(
     *command: str | Path, folder: Path, environment: Mapping[str, str] = {}, **options: Any
 ) -> AsyncIterator[Process]:
-    """Start a command in a folder, with PATH and HOME of our own environment, and kill it at the end."""
+    """Start a command in a folder, with only PATH and HOME of this environment, and kill it at the end."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = Process(
         await asyncio.create_subprocess_exec(
@@ -157,7 +157,7 @@ async def run(*command: str | Path, **options: Any) -> str:
 
 @asynccontextmanager
 async def client_of(port: int) -> AsyncIterator[Client]:
-    """Open a client of a server on this port."""
+    """Open a client for a server on this port, and close it at the end."""
     with closing(Client(port)) as client:
         yield client
 
@@ -177,7 +177,7 @@ async def serving(
 
 @contextmanager
 def writes_locked(database_url: str) -> Iterator[None]:
-    """Let statements that write tasks wait."""
+    """Block statements that write tasks."""
     if database_url.startswith(SQLITE_PREFIX):
         connection: Any = sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX), isolation_level=None)
         statement = "BEGIN IMMEDIATE"
@@ -190,17 +190,17 @@ def writes_locked(database_url: str) -> Iterator[None]:
 
 
 class Gate:
-    """A TCP proxy to a PostgreSQL server that refuses connections until it is opened, and can lose them."""
+    """A TCP proxy to a PostgreSQL server; it refuses connections until it is opened, and can stop forwarding them."""
 
     def __init__(self, database_url: str, password: str = "") -> None:
         self._target = parse_dsn(database_url)
         self._port = free_port()
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()  # of the connections that are forwarded
+        self._writers: set[asyncio.StreamWriter] = set()  # of the connections that it forwards, in both directions
         self._accepting = asyncio.Event()
         self._accepting.set()
         user, database = self._target.get("user", ""), self._target["dbname"]
-        password = self._target.get("password", password)  # a server that asks for none accepts any
+        password = self._target.get("password", password)  # a server that requires no password ignores it
         self.url = f"postgresql://{user}:{quote(password)}@127.0.0.1:{self._port}/{database}"
 
     async def __aenter__(self) -> Self:
@@ -218,15 +218,15 @@ class Gate:
             self._server.close()
         for writer in self._writers:
             writer.transport.abort()
-        await asyncio.sleep(0.01)  # the loop closes the sockets, and ``_forward`` returns
+        await asyncio.sleep(0.01)  # lets the loop close the sockets, so that ``_forward`` returns
 
     def lose_connections(self) -> None:
-        """Forward nothing any more on open connections, without closing them, and let new ones wait."""
+        """Stop forwarding on open connections, without closing them, and let new ones wait."""
         self._accepting.clear()
         self._writers.clear()
 
     def recover(self) -> None:
-        """Forward new connections; those that were lost stay lost."""
+        """Forward new connections again, but not those that were lost."""
         self._accepting.set()
 
     def lead_to(self, database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""HTTP byte for byte, for what a well-behaved client cannot send."""
+"""Raw HTTP connections, for requests that a well-behaved client cannot send."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -19,12 +19,12 @@ def head(method: str, path: str, *lines: str, token: str | None = None) -> bytes
 
 
 def with_body(method: str, path: str, body: bytes, *lines: str, token: str | None = None) -> bytes:
-    """Return the bytes of a request with its body and the ``Content-Length`` of that."""
+    """Return the bytes of a request with a body and its ``Content-Length``."""
     return head(method, path, *lines, f"Content-Length: {len(body)}", token=token) + body
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a chunk of a chunked body; an empty one ends it."""
+    """Return a chunk of a chunked body; an empty chunk ends the body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -51,7 +51,7 @@ class Connection:
             return await self.reader.readuntil(b"\r\n\r\n")
 
     async def read_response(self, method: str = "GET") -> Response:
-        """Return the next response, checked."""
+        """Return the next response, after checking it."""
         start_line, _, lines = (await self.read_head()).decode().partition("\r\n")
         headers = HTTPHeaders.parse(lines)
         length = 0 if method == "HEAD" else int(headers.get("Content-Length", "0"))

@@ -1,4 +1,4 @@
-"""A server process for tests of load: its log goes to a file, and its memory and its connections can be seen."""
+"""A server process for load tests: it logs to a file, and tests can inspect its memory and its connections."""
 
 import asyncio
 import json
@@ -35,23 +35,23 @@ class Server:
         return self.client.port
 
     def caller(self, token: str | None = None) -> Caller:
-        """Return a client, which is closed at the end."""
+        """Return a client that is closed when the server stops."""
         self.callers.append(caller := Caller(self.port, token))
         return caller
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the log's lines, all or those of an event; fail if one is not JSON."""
-        time.sleep(0.1)  # the server writes the lines of this time together
+        """Return all log lines, or only those of one event; fail if any line is not JSON."""
+        time.sleep(0.1)  # the server collects lines for a moment before it writes them
         lines = (self.folder / "server.jsonl").read_bytes().split(b"\n")
         events = [json.loads(line) for line in lines[:-1]]
         return [event for event in events if name in (None, event["event"])]
 
     def memory(self) -> float:
-        """Return the process's memory in MiB."""
+        """Return the resident memory of the process, in MiB."""
         return float(psutil.Process(self.process.pid).memory_info().rss) / MEBIBYTE
 
     def peak_memory(self) -> float:
-        """Return the most memory that the process ever had, in MiB."""
+        """Return the peak resident memory of the process, in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -67,9 +67,9 @@ class Server:
 
 @asynccontextmanager
 async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator[Server]:
-    """Start a server with settings on a free port, by another command if one is given, and wait until it serves."""
+    """Start a server with settings on a free port, by ``command`` instead of run.py if given, and wait for the port."""
     environment = SETTINGS | {"PYTHONPATH": str(PROJECT)} | settings
-    # Descriptor 3 keeps the pipe open next to the file: its end shows that the process has ended.
+    # The log goes to the file. Descriptor 3 keeps the pipe open, so that its end shows that the process has ended.
     shell = ("/bin/sh", "-c", 'exec "$@" 3>&1 >server.jsonl', "sh")
     async with serving(folder, environment, command=(*shell, *(command or RUN))) as (process, client):
         server = Server(process, client, folder)
@@ -78,18 +78,18 @@ async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator
         finally:
             for caller in server.callers:
                 caller.close()
-            await asyncio.sleep(0)  # asyncio closes them
+            await asyncio.sleep(0)  # lets asyncio close them
 
 
 @asynccontextmanager
 async def running_on_postgres(folder: Path, *command: str, **settings: str) -> AsyncIterator[tuple[Server, Postgres]]:
-    """Start a PostgreSQL of its own too."""
+    """Start a server, and a PostgreSQL that only this server uses."""
     async with postgres() as database, running(folder, *command, DATABASE_URL=database.url, **settings) as server:
         yield server, database
 
 
 def own_hosts(hosts: Path, *options: str) -> tuple[str, ...]:
-    """Return a command that runs another one with its own /etc/hosts and no name server; options are unshare's."""
+    """Return a prefix that runs a command with this /etc/hosts and no name server; ``options`` are for unshare."""
     resolver = hosts.with_name("resolv.conf")
     resolver.write_text("nameserver 127.0.0.1\n")
     unshare = ("unshare", "--map-root-user", "--mount", *options)

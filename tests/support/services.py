@@ -23,7 +23,7 @@ INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--
 
 
 class Postgres:
-    """A PostgreSQL server on a TCP port, which can be stopped and started; its data stays."""
+    """A PostgreSQL server on a TCP port; it can be stopped and started again with the same data."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Postgres:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the server, and return when it accepts connections."""
+        """Start the server, and wait until it accepts connections."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 self.programs / "postgres",
@@ -48,7 +48,7 @@ class Postgres:
         await until(lambda: _accepts(self.url))
 
     async def stop(self) -> None:
-        """Stop the server immediately, as a crash does: its next start is a recovery."""
+        """Stop the server without a checkpoint, like a crash, so that its next start has to recover."""
         if self._process is not None:
             self.thaw()
             self._process.send_signal(signal.SIGQUIT)
@@ -63,15 +63,15 @@ class Postgres:
         self._process = None
 
     async def freeze(self) -> None:
-        """Let the server accept connections and never respond."""
+        """Suspend the server: the kernel still accepts connections, but the server never responds."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the server continue."""
+        """Resume the server."""
         self._signal(signal.SIGCONT)
 
     def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement on a connection of its own, and return the rows."""
+        """Run a statement on a new connection, and return its rows."""
         with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
@@ -84,7 +84,7 @@ class Postgres:
 
     @contextmanager
     def tasks_locked(self) -> Iterator[None]:
-        """Let every statement on tasks wait."""
+        """Block every statement on tasks."""
         with closing(psycopg2.connect(self.url)) as connection:
             connection.cursor().execute("LOCK TABLE tasks")
             yield
@@ -115,7 +115,7 @@ def owner(folder: Path) -> dict[str, Any]:
 
 @cache
 def _template() -> tuple[Path, Path]:
-    """Return the data folder of a new server, to be copied, and its programs: initdb takes ten times as long."""
+    """Return a data folder to copy, which takes a tenth of the time of initdb, and the folder of the programs."""
     folder = Path(tempfile.mkdtemp(prefix="todo-template-"))
     atexit.register(shutil.rmtree, folder)
     made = get_server(folder, cleanup_mode="stop")
@@ -128,14 +128,14 @@ async def postgres() -> AsyncIterator[Postgres]:
     """Start a PostgreSQL server with an empty database."""
     template, programs = _template()
     with tempfile.TemporaryDirectory(prefix="todo-faults-", ignore_cleanup_errors=True) as folder:
-        await run("cp", "-a", f"{template}/.", folder, folder=template)  # as root, it keeps the owner
+        await run("cp", "-a", f"{template}/.", folder, folder=template)  # run as root, cp keeps the owner
         async with _started(Postgres(Path(folder), programs)) as server:
             yield server
 
 
 @asynccontextmanager
 async def system_postgres(*settings: str) -> AsyncIterator[Postgres]:
-    """Start the newest PostgreSQL of the system, which has TLS, ICU and replication; settings are lines of its file."""
+    """Start the system's newest PostgreSQL, with TLS, ICU and replication; settings are lines of postgresql.conf."""
     with system_folder() as folder:
         server = Postgres(folder, system_programs())
         await run(server.programs / "initdb", "-D", folder, *INITDB, folder=folder, **owner(folder))
@@ -155,7 +155,7 @@ async def _started(server: Postgres) -> AsyncIterator[Postgres]:
 
 
 def system_programs() -> Path:
-    """Return the folder of the programs of the newest PostgreSQL of the system."""
+    """Return the program folder of the newest PostgreSQL that is installed on the system."""
     found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     assert found, "PostgreSQL is missing: sh tests/faults/install"
     return max(found, key=lambda programs: int(programs.parent.name))
@@ -163,7 +163,7 @@ def system_programs() -> Path:
 
 @contextmanager
 def system_folder() -> Iterator[Path]:
-    """Make a data folder, which as root belongs to the user postgres."""
+    """Create a data folder; if the tests run as root, it belongs to the user postgres."""
     with tempfile.TemporaryDirectory(prefix="todo-system-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "data"
         folder.mkdir(mode=0o700)
@@ -175,7 +175,7 @@ def system_folder() -> Iterator[Path]:
 
 @asynccontextmanager
 async def pgbouncer(database: Postgres, connections: int) -> AsyncIterator[str]:
-    """Start a PgBouncer in transaction mode with this number of connections to each database; return its URL."""
+    """Start a PgBouncer in transaction mode, with this number of connections to each database; yield its URL."""
     port = free_port()
     settings = database.folder / "pgbouncer.ini"
     settings.write_text(
@@ -202,7 +202,7 @@ async def pgbouncer(database: Postgres, connections: int) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def redis(folder: Path, port: int, *options: str) -> AsyncIterator[Process]:
-    """Start a Redis that keeps nothing on disk."""
+    """Start a Redis that stores nothing on disk."""
     command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options)
     async with started(*command, folder=folder) as process:
         await process.wait_for_text("Ready to accept connections")
