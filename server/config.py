@@ -26,7 +26,7 @@ ORIGIN = re.compile(
 # libpq reads the text before the first @ as user and password, unless a slash precedes it. If another @ follows, the
 # password contains an @, and libpq would read the rest of the password as host or database, which appear in the log.
 ONE_USER = re.compile(r"\w+://(?:[^@/]*@)?+[^@/?]*(/[^@?]*)?(\?.*)?", re.DOTALL)
-SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key must be at least as long as the hash
+SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key must be at least as long as its hash output
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("json", "console", "ecs", "datadog", "gcp")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -57,7 +57,7 @@ def parse_database_url(value: str) -> str:
     try:
         parameters = parse_dsn(value)
     except psycopg2.ProgrammingError as error:
-        # libpq's message can contain a part of the password, even as what libpq takes for the name of a parameter.
+        # libpq's message can contain a part of the password, even where it quotes the name of an unknown parameter.
         quotable = not re.search("@|password", value.partition("?")[2])
         unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error)) if quotable else None
         raise SettingError(

@@ -23,7 +23,7 @@ from server.log_writer import STANDARD_OUTPUT, LineWriter
 request_keys: ContextVar[Mapping[str, str | None]] = ContextVar("request_keys", default={"request_id": None})  # noqa: B039
 
 _CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")  # those that JSON encoders do not escape
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also line separators and text direction
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also line separators and bidi controls
 _UNPRINTABLE_IN_TRACES = re.compile(r"(?!\n)" + _UNPRINTABLE.pattern)
 _writer = LineWriter()
 flush = _writer.wait

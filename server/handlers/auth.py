@@ -85,6 +85,6 @@ class LoginHandler(AuthHandler):
                 raise InvalidCredentials
         assert user is not None  # noqa: S101  # verify() returns False when user is None
         if passwords.is_outdated(user.password_hash):
-            with suppress(ServiceUnavailable, DatabaseUnavailable):  # the next login tries to replace it again
+            with suppress(ServiceUnavailable, DatabaseUnavailable):  # the next login tries to replace the hash again
                 await users.update_hash(self.database, user, await passwords.hash(body["password"]))
         self.send_session(user)

@@ -32,7 +32,7 @@ class BaseHandler(Handler):
     """The base class of public handlers; it also handles unknown paths, and requests refused before routing."""
 
     allowed_methods: tuple[str, ...]
-    cache_control = "no-store"  # of successful responses; they have an ETag unless it is no-store
+    cache_control = "no-store"  # the header of successful responses, which have an ETag unless this is no-store
     etag: str | None = None  # if None, a hash of the content
     https_exempt = False
     user_id: str | None = None  # from the token, for the log
@@ -64,7 +64,7 @@ class BaseHandler(Handler):
 
     @property
     def operation(self) -> Operation:
-        """The operation that the request's verb declares; OPTIONS and the documentation's handlers declare none."""
+        """The operation that the request's verb declares, or ``UNDECLARED`` (OPTIONS, the documentation's handlers)."""
         verb = getattr(self, self.request.method.lower())
         return cast("Operation", getattr(verb, "operation", UNDECLARED))
 

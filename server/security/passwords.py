@@ -82,6 +82,6 @@ def _cost(password_hash: str) -> int:
 
 
 def _yield_to_others() -> None:
-    """Give this thread a lower priority than the event loop, on Linux, where each thread has its own priority."""
+    """Lower this thread's priority below that of the event loop, on Linux, where each thread has its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))

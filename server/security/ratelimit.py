@@ -25,12 +25,12 @@ log = structlog.get_logger()
 class MemoryStorage:
     """Moving windows in this process's memory, with the methods of the ``limits`` library's storages.
 
-    The library's own storage in memory visits every key after each attempt, and never removes one. Here, the duration
-    of a call does not depend on the number of keys: all have the same ``expiry``, so the oldest attempt expires first.
+    The library's own storage in memory visits every key after each attempt, and never removes one. Here, the time of a
+    call does not depend on the number of keys: all have the same ``expiry``, so the least recently used expires first.
     """
 
     def __init__(self) -> None:
-        self.times: OrderedDict[str, list[float]] = OrderedDict()  # by key, that with the oldest last attempt first
+        self.times: OrderedDict[str, list[float]] = OrderedDict()  # the least recently used key is first
 
     def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
         """Count an attempt and return True, or return False if there were ``limit`` in the last ``expiry`` seconds."""
@@ -41,7 +41,7 @@ class MemoryStorage:
             return False
         times.append(now)
         self.times.move_to_end(key)
-        for _ in range(2):  # an attempt adds at most one key, so removing two reduces the expired ones
+        for _ in range(2):  # an attempt adds at most one key, so removing two reduces the number of expired keys
             oldest = next(iter(self.times.values()))
             if oldest[-1] < now - expiry or len(self.times) > MAX_KEYS:
                 self.times.popitem(last=False)
@@ -112,7 +112,7 @@ class RateLimiter:
 
 
 def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests:
-    """Return the error, with the time until the first attempt leaves the window in ``Retry-After``."""
+    """Return the error; its ``Retry-After`` is the time until the first attempt leaves the window."""
     return TooManyRequests(max(1, math.ceil(first_at + limit.get_expiry() - time.time())))
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def open_storage(url: str) -> RedisStorage:
-    """Return the ``limits`` library's storage on a Redis, without connecting to it.
+    """Return the ``limits`` library's storage for a Redis, without connecting to it.
 
     Raises:
         ValueError: if this is not a Redis URL; the message says what is accepted, and contains no part of the URL.

@@ -1,1 +1,1 @@
-"""What several test modules use: clients, processes, services and load."""
+"""Helpers that several test modules share: clients, processes, services and load."""

@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.005  # between two requests of one client
 
 
 async def sample(caller: Caller, path: str, seconds: float, pause: float = PAUSE_SECONDS) -> list[Outcome]:
-    """Send the same request again and again for some seconds, with pauses."""
+    """Send the same request repeatedly for some seconds, with pauses."""
     end = time.monotonic() + seconds
     outcomes = []
     while time.monotonic() < end:
@@ -57,7 +57,7 @@ async def slowdown(
 
 
 def insert_tasks(database: Postgres, owner: str, count: int) -> None:
-    """Insert tasks of a user; ten at a time have the same ``created_at``."""
+    """Insert tasks of a user, in groups of ten with the same timestamps."""
     database.execute(
         "INSERT INTO tasks SELECT gen_random_uuid(), %s, 'Task number ' || n, repeat('what it is about ', 5), false,"
         " moment, moment FROM (SELECT n, now() - (n / 10) * interval '1 second' AS moment"

@@ -67,7 +67,7 @@ class Server:
 
 @asynccontextmanager
 async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator[Server]:
-    """Start a server with settings on a free port, by ``command`` instead of run.py if given, and wait for the port."""
+    """Start a server with settings on a free port, with ``command`` if it is given, and wait until it listens."""
     environment = SETTINGS | {"PYTHONPATH": str(PROJECT)} | settings
     # The log goes to the file. Descriptor 3 keeps the pipe open, so that its end shows that the process has ended.
     shell = ("/bin/sh", "-c", 'exec "$@" 3>&1 >server.jsonl', "sh")
@@ -89,7 +89,7 @@ async def running_on_postgres(folder: Path, *command: str, **settings: str) -> A
 
 
 def own_hosts(hosts: Path, *options: str) -> tuple[str, ...]:
-    """Return a prefix that runs a command with this /etc/hosts and no name server; ``options`` are for unshare."""
+    """Return a prefix that runs a command with ``hosts`` as /etc/hosts and no name server; options are unshare's."""
     resolver = hosts.with_name("resolv.conf")
     resolver.write_text("nameserver 127.0.0.1\n")
     unshare = ("unshare", "--map-root-user", "--mount", *options)

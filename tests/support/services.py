@@ -135,7 +135,7 @@ async def postgres() -> AsyncIterator[Postgres]:
 
 @asynccontextmanager
 async def system_postgres(*settings: str) -> AsyncIterator[Postgres]:
-    """Start the system's newest PostgreSQL, with TLS, ICU and replication; settings are lines of postgresql.conf."""
+    """Start the system's newest PostgreSQL (it has TLS, ICU and replication) with these lines in postgresql.conf."""
     with system_folder() as folder:
         server = Postgres(folder, system_programs())
         await run(server.programs / "initdb", "-D", folder, *INITDB, folder=folder, **owner(folder))
