@@ -13,7 +13,7 @@ import pytest
 
 from server.http.server import Server
 from tests.conftest import on_one_database
-from tests.support.client import PASSWORD, PATHS, Client, Person
+from tests.support.client import PASSWORD, PATHS, Client, Person, Response
 from tests.support.processes import (
     RUN,
     SETTINGS,
