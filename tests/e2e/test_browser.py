@@ -260,6 +260,7 @@ async def test_page_of_another_origin_can_read_and_change_nothing(tmp_path: Path
         assert await alice.list(PATHS[0]) == [task]
 
 
+@pytest.mark.timeout(120)
 async def test_documentation_page_sends_requests(tmp_path: Path) -> None:
     async with browsing() as context, serving(tmp_path, SETTINGS) as (_, client):
         base = f"http://{HOST}:{client.port}/"
