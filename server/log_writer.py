@@ -41,7 +41,7 @@ class LineWriter(threading.Thread):
         self._written_at = 0.0
 
     def write(self, line: str) -> None:
-        """Queue a line, which is given without a newline."""
+        """Queue a line, given without its line end."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         size = len(data)
         with self.lock:

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-CLOSE_SECONDS = 0.4  # time to close connections after the last request; writing the last log lines takes more
+CLOSE_SECONDS = 0.4  # time to close connections after the last request; writing the last log lines takes more time
 
 
 class Signals:
-    """Ends the process on the first signal or, with ``drain`` set, after its requests or on the second signal.
+    """Ends the process on the first signal.
+
+    Once ``drain`` is set, the process finishes its requests first, but ends on a second signal.
 
     Args:
         exit_code: maps the number of a signal that arrives before ``drain`` is set to the exit code.

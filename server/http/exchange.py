@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from server.http.connection import Connection
 
 MAX_QUERY_PARAMETERS = 1000
-# Tornado changes the case of names, but some generated clients find a header only if it is spelled as in OpenAPI.
+# Tornado changes the case of names, but some generated clients need the spelling of the OpenAPI document.
 SPELLING = {"Etag": "ETag", "Www-Authenticate": "WWW-Authenticate"}
 DROPPED_BYTES = 16 * 1024 * 1024  # maximum size of a body that no handler reads; a longer one closes the connection
 
@@ -63,7 +63,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         self.path, _, self.query = target.partition("?")
         self.body_length: int | None = 0  # None: the body is chunked
         self.keep_alive = False
-        self.refusal: ApiError | None = None  # the error to respond with, if the request must not be routed
+        self.refusal: ApiError | None = None  # the error to respond with instead of routing the request
         self.body_complete = False
         self.head_sent = False
         self.response_complete = False  # the handler has written the whole response
