@@ -126,6 +126,7 @@ async def test_start_fails_if_the_database_refuses(
 @pytest.mark.settings(DATABASE_URL=f"postgresql://user:{DATABASE_PASSWORD}@127.0.0.1:1/todo")
 @pytest.mark.parametrize("database_url", [""])
 async def test_start_fails_if_the_database_stays_unavailable(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.app.DATABASE_WAIT_SECONDS == 30
     monkeypatch.setattr(server.app, "DATABASE_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(server.app, "DATABASE_RETRY_SECONDS", 0.1)
     async with open_database(config) as database:

@@ -192,6 +192,14 @@ async def test_token_expires_though_it_was_accepted_before(
         assert reasons(events) == (["expired"] if status == 401 else [])
 
 
+@on_one_database
+async def test_signature_counts_though_the_token_was_accepted_before(alice: Person, paths: Paths) -> None:
+    assert await alice.list(paths) == []
+    signed, _, signature = alice.token.rpartition(".")
+    response = await alice.client.request("GET", paths.tasks, token=f"{signed}.{signature[::-1]}")
+    assert response.outcome == (401, "Unauthorized")
+
+
 def test_cache_of_tokens_is_bounded_and_holds_only_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.security.tokens.TOKEN_CACHE_SIZE", 3)
     tokens = Tokens(SECRET, 1)
