@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import aiopg
@@ -20,9 +21,6 @@ import httptools
 from benchmarks.database import rotating_tasks
 from benchmarks.operations import NAMES, QUERIES, compile_statement
 from benchmarks.subjects import POOL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 RESPONSES = {
     operation: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)

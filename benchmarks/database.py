@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg2
 
@@ -12,9 +13,6 @@ from benchmarks.operations import CREATED_TITLE
 from server.database.migrations import migrate
 from tests.conftest import new_postgresql_database
 from tests.support.services import postgres
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 USERS = 64  # that send requests
 TASKS_EACH = 100

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import psycopg2
 
 from benchmarks.database import LARGE, user_id
-from benchmarks.operations import PER_PAGE, QUERIES, compile_statement
+from benchmarks.operations import PER_PAGE, QUERIES, Query, compile_statement
+from server.database import RequestDatabase
 from server.errors import AccessDenied
 from server.handlers.tasks import MAX_PIECE
 from server.queries import tasks, users
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from benchmarks.operations import Query
-    from server.database import RequestDatabase
 
 TURNS = 50
 MANY_TURNS = 5

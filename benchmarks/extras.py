@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import bcrypt
 
@@ -15,13 +16,7 @@ from benchmarks.database import LARGE, execute, filled_database, rotating_tasks,
 from benchmarks.measure import QUICK, ROUNDS, SECONDS, measure
 from benchmarks.operations import PAGE_1, make_token, operations
 from benchmarks.smoke import call
-from benchmarks.subjects import CORES, OURS, SERVER_CORE, on, running
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from benchmarks.subjects import Server
+from benchmarks.subjects import CORES, OURS, SERVER_CORE, Server, on, running
 
 SMALL, TOTAL, DEEP = (10_000, 50_000, 10_000) if QUICK else (10_000, 1_000_000, 100_000)
 PASSWORD = "Correct-horse-7"  # noqa: S105

@@ -8,13 +8,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.database import tidy
 from benchmarks.operations import BODIES, Operation, make_token
-
-if TYPE_CHECKING:
-    from benchmarks.subjects import Server
+from benchmarks.subjects import Server
 
 QUICK = bool(os.environ.get("QUICK"))
 ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "7"))

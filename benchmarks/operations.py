@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.dialects import postgresql
 
 from benchmarks.subjects import SECRET
+from server.database import RequestDatabase
 from server.queries import tasks
 from server.security.tokens import Tokens
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+Query = Callable[[RequestDatabase, str, str], Coroutine[Any, Any, object]]
 
-    from server.database import RequestDatabase
-
-    Query = Callable[[RequestDatabase, str, str], Coroutine[Any, Any, object]]
 
 NAMES = ("list", "one", "create", "update")
 PER_PAGE = 20

