@@ -1,7 +1,7 @@
 """``python -m benchmarks.baseline PORT``: the least that a request can cost with this server's parts.
 
-Each request runs the server's own statement through aiopg on the database of DATABASE_URL, and gets a constant response
-of about the server's size. There is no routing, token, validation, JSON, log or limit.
+Each request runs the server's own statement through aiopg on the database of DATABASE_URL, and gets a constant
+response, about as long as the server's. It has no routing, tokens, validation, JSON, log or limits.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ responding: set[asyncio.Task[None]] = set()
 
 
 class Recorded(Exception):
-    """Ends a query before it runs."""
+    """Raised to end a query before its statement runs."""
 
 
 class Recorder:
-    """A database that records the server's statements."""
+    """A database that records statements instead of running them."""
 
     def __init__(self) -> None:
         self.statements: list[Statement] = []
 
     async def fetch_all(self, statement: Any, parameters: Mapping[str, Any]) -> Any:
-        """Record a statement."""
+        """Record a statement and end the query."""
         self.statements.append(compile_statement(statement, parameters))
         raise Recorded
 
@@ -50,7 +50,7 @@ class Recorder:
 
 
 def record(operation: str) -> Iterator[Statement]:
-    """Return the statements of an operation, for each user and task in turn."""
+    """Return an operation's statements for each user and task in turn, repeated without end."""
     recorder = Recorder()
     for user, task in rotating_tasks(URL):
         with suppress(Recorded):
@@ -59,26 +59,26 @@ def record(operation: str) -> Iterator[Statement]:
 
 
 class Connection(asyncio.Protocol):
-    """A client that sends its next request after the response to the last one."""
+    """The connection of a client that waits for each response before it sends the next request."""
 
     def __init__(self, pool: aiopg.Pool, statements: Mapping[str, Iterator[Statement]]) -> None:
         self._pool, self._statements = pool, statements
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data."""
+        """Pass received data to the parser."""
         self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
-        """Keep the path and query."""
+        """Store the path and query."""
         self._url = url
 
     def on_message_complete(self) -> None:
-        """Start a response."""
+        """Start the response to a complete request."""
         task = asyncio.create_task(self._respond())
         responding.add(task)  # asyncio itself has only weak references to tasks
         task.add_done_callback(responding.discard)

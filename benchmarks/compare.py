@@ -1,7 +1,8 @@
 """``python -m benchmarks.compare A B``: compare the processor time per request of two versions of the server.
 
 A version is a revision of git, or a folder such as ``.``. Both servers run on the same core and database, and are
-measured in turn. ROUNDS (15), SECONDS (1, of each measurement) and OPERATIONS (all, separated by commas) set how much.
+measured in turn. The variables ROUNDS (15), SECONDS per measurement (1) and OPERATIONS (all, separated by commas) set
+how much is measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "15")), float(os.environ.get("SEC
 
 
 def source(version: str, folder: Path) -> Path:
-    """Return the folder of a version; a revision is extracted into this folder."""
+    """Return the folder that contains a version; a revision is extracted into ``folder`` first."""
     if Path(version, "run.py").exists():
         return Path(version).resolve()
     folder.mkdir()
@@ -34,7 +35,7 @@ def source(version: str, folder: Path) -> Path:
 
 
 def main(versions: list[str]) -> None:
-    """Measure two versions in turn, and print medians."""
+    """Measure two versions in turn, and print the medians."""
     wanted = os.environ.get("OPERATIONS", ",".join(NAMES)).split(",")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="todo-bench-")))

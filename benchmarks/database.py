@@ -1,4 +1,4 @@
-"""The PostgreSQL that all servers share, and its users and tasks."""
+"""The PostgreSQL that all servers share, and the users and tasks in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.database.migrations import migrate
 from tests.conftest import new_postgresql_database
 from tests.support.services import postgres
 
-USERS = 64  # that send requests
+USERS = 64  # users that send requests
 TASKS_EACH = 100
-LARGE = 2**24  # number of the first user with more tasks
-ROTATING = 4  # tasks of each user in the requests for one task
+LARGE = 2**24  # number of the first user with more than TASKS_EACH tasks
+ROTATING = 4  # tasks per user that the requests for one task use
 _PREFIX = "00000000-0000-4000-8000-"
 
 
@@ -39,7 +39,7 @@ def postgresql_server() -> Iterator[str]:
 
 @contextmanager
 def filled_database(server_url: str, total: int, large: tuple[int, ...] = ()) -> Iterator[str]:
-    """Create a database with ``total`` tasks: single users have ``large`` numbers, the others ``TASKS_EACH``."""
+    """Create a database with ``total`` tasks: one user for each number in ``large``, the others with ``TASKS_EACH``."""
     with new_postgresql_database(server_url) as url:
         migrate(url)
         _add_users(url, 0, (total - sum(large)) // TASKS_EACH, TASKS_EACH)
@@ -52,7 +52,7 @@ def filled_database(server_url: str, total: int, large: tuple[int, ...] = ()) ->
 
 
 def _add_users(url: str, first: int, users: int, tasks_each: int) -> None:
-    """Add users and their tasks; times have whole milliseconds, because JavaScript cannot show more."""
+    """Add users and their tasks; times are whole milliseconds, because JavaScript has no greater precision."""
     execute(
         url,
         f"INSERT INTO users SELECT ('{_PREFIX}' || lpad(to_hex(n), 12, '0'))::uuid, 'user' || n || '@example.com',"
@@ -70,7 +70,7 @@ def _add_users(url: str, first: int, users: int, tasks_each: int) -> None:
 
 
 def rotating_tasks(url: str) -> list[tuple[str, str]]:
-    """Return pairs of a user and an old task, each user in turn."""
+    """Return pairs of a user and one of the user's oldest tasks; the users take turns."""
     oldest = (
         "SELECT user_id::text, id::text FROM tasks WHERE user_id = ANY(%s::uuid[])"
         " AND title <> %s ORDER BY created_at LIMIT %s"
@@ -80,7 +80,7 @@ def rotating_tasks(url: str) -> list[tuple[str, str]]:
 
 
 def tidy(url: str) -> None:
-    """Delete created tasks and dead rows."""
+    """Delete the tasks that measurements created, and vacuum the table."""
     execute(url, "DELETE FROM tasks WHERE title = %s", (CREATED_TITLE,))
     execute(url, "VACUUM ANALYZE tasks")
 

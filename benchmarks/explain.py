@@ -1,4 +1,4 @@
-"""Let PostgreSQL explain the server's own statements."""
+"""Runs the server's own statements with EXPLAIN ANALYZE."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Plan = dict[str, Any]
 
 
 class Explainer:
-    """A database that explains each statement, runs it and rolls both back; ``plan`` is that of the last one."""
+    """A database that explains each statement, runs it, and rolls it back; ``plan`` is the last statement's plan."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg2.connect(url)
         self.plan: Plan = {}
 
     async def fetch_all(self, statement: Any, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement."""
+        """Explain a statement, run it, and return its rows."""
         sql, values = compile_statement(statement, parameters)
         self.plan = self.run("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql, values)[0][0][0]
         return self.run(sql, values)
 
     async def fetch_one(self, statement: Any, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """Return the first row of a statement, if any."""
+        """Explain a statement, run it, and return its first row, or None."""
         return next(iter(await self.fetch_all(statement, parameters)), None)
 
     def run(self, sql: str, values: object) -> list[tuple[Any, ...]]:
-        """Return the rows of any SQL, and roll it back."""
+        """Run SQL, roll it back, and return its rows."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql, values)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -47,8 +47,8 @@ class Explainer:
         return rows
 
     def explain(self, query: Query, number: int) -> Plan:
-        """Return the plan of the last statement of a query for a user and the user's newest task."""
-        # The index of lists has these columns, so this does not read the task or the primary key.
+        """Run a query for a user and the user's newest task, and return the plan of the query's last statement."""
+        # The index for lists contains these columns, so this reads neither the task nor the primary key into memory.
         newest = "SELECT id::text FROM tasks WHERE user_id = %s ORDER BY created_at DESC, id DESC LIMIT 1"
         task = self.run(newest, (user_id(number),))[0][0]
         asyncio.run(query(cast("RequestDatabase", self), user_id(number), task))
@@ -95,7 +95,7 @@ OF_MANY: dict[str, Query] = {
 
 
 def explain_all(url: str, users: int) -> dict[str, list[Plan]]:
-    """Return ``TURNS`` plans of every statement, each for another user if there are enough."""
+    """Return ``TURNS`` plans of every statement, each for a different user if there are enough users."""
     explainer, found, count = Explainer(url), dict[str, list[Plan]](), TURNS * len(STATEMENTS)
     for turn in range(count):
         name = list(STATEMENTS)[turn % len(STATEMENTS)]
@@ -104,7 +104,7 @@ def explain_all(url: str, users: int) -> dict[str, list[Plan]]:
 
 
 def explain_many(url: str, numbers: range) -> dict[str, list[str]]:
-    """Return the medians of every statement for each of these users with many tasks."""
+    """Return, for every statement, a table cell of medians for each of these users with many tasks."""
     explainer = Explainer(url)
     return {
         name: [cell([explainer.explain(query, number) for _ in range(MANY_TURNS)]) for number in numbers]
@@ -119,6 +119,6 @@ def indexes(node: Plan) -> set[str]:
 
 
 def cell(plans: list[Plan]) -> str:
-    """Return medians: milliseconds, pages from PostgreSQL's buffers + pages from outside."""
+    """Return the medians as text: milliseconds, pages from PostgreSQL's buffers + pages from outside."""
     hit, read = (median(plan["Plan"][f"Shared {kind} Blocks"] for plan in plans) for kind in ("Hit", "Read"))
     return f"{median(plan['Execution Time'] for plan in plans):.2f} ms, {hit:,.0f} + {read:,.0f}"

@@ -1,4 +1,4 @@
-"""Measure what is not compared with peers: start, logins, and the cost of many tasks."""
+"""Measurements of this server alone: start, logins, and the cost of many tasks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from benchmarks.subjects import CORES, OURS, SERVER_CORE, Server, on, running
 SMALL, TOTAL, DEEP = (10_000, 50_000, 10_000) if QUICK else (10_000, 1_000_000, 100_000)
 PASSWORD = "Correct-horse-7"  # noqa: S105
 LOGIN_ROUNDS, LOGINS = (1, 2 * len(CORES)) if QUICK else (12, 8 * len(CORES))
-TIMES = 15  # that each list is requested
+TIMES = 15  # requests for each list
 
 
 def start_seconds(url: str, folder: Path) -> float:
-    """Return the time from the start of the process to its first 200, on a migrated database."""
+    """Return the seconds from the start of the process to its first 200, on a migrated database."""
     found = []
     for _ in range(5):
         started = time.perf_counter()
@@ -36,7 +36,7 @@ def start_seconds(url: str, folder: Path) -> float:
 
 
 def login_ratio(url: str, folder: Path) -> float:
-    """Return the logins per second ÷ the passwords per second that bcrypt alone verifies, both on all cores."""
+    """Return logins per second ÷ passwords per second that bcrypt alone verifies, both on all cores."""
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12))
     execute(url, "UPDATE users SET password_hash = %s WHERE id = %s", (hashed.decode(), user_id(0)))
     body = json.dumps({"email": "user0@example.com", "password": PASSWORD})
@@ -59,12 +59,12 @@ def _seconds(work: Callable[[int], bool]) -> float:
 
 
 def growth(server_url: str, small_url: str, folder: Path) -> dict[str, list[float]]:
-    """Compare servers on a small and a large table, and lists of users with few and many tasks.
+    """Compare a server on a large table with one on a small table, and a list of many tasks with a list of few.
 
     Returns:
-        ``large_table``: the time of each operation ÷ that on the small table. ``page_1``: the milliseconds of page 1
-        of the user with the most tasks. ``whole_list``: the time per task of this user's whole list ÷ that of a
-        user with a hundredth of the tasks.
+        ``large_table``: for each operation, its time on the large table ÷ on the small one. ``page_1``: milliseconds
+        for page 1 of the user with the most tasks. ``whole_list``: the time per task of this user's whole list ÷ that
+        of a user with a hundredth of the tasks.
     """
     many = (DEEP // 100, DEEP)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Measure servers with wrk, in interleaved rounds."""
+"""Measures servers with wrk, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECTIONS = (32,) if QUICK else (32, 100)
 
 
 class Measurement(NamedTuple):
-    """One short measurement of one server; times are in milliseconds."""
+    """One short measurement of one server: requests/s (``rate``), and times in milliseconds."""
 
     subject: str
     operation: str
@@ -36,15 +36,15 @@ class Measurement(NamedTuple):
 def measure(
     server: Server, operation: Operation, url: str, folder: Path, connections: int, seconds: float
 ) -> Measurement:
-    """Send requests of one operation to one server for some seconds, and undo what they wrote.
+    """Send requests of one operation to one server for some seconds, and delete the tasks that they created.
 
     Raises:
-        RuntimeError: if a request failed, or none was finished.
+        RuntimeError: if a request failed, or no request finished.
     """
     before = server.cpu_seconds()
     requests = folder / "requests"
     requests.write_text("".join(f"{make_token(user)} {path}\n" for user, path in operation.requests), "utf-8")
-    # -d has whole seconds only. SIGINT ends wrk in the same way as the end of -d.
+    # -d takes only whole seconds. After SIGINT, wrk ends as it does at the end of -d.
     process = subprocess.Popen(
         (
             *("wrk", "-t1", f"-c{connections}", "-d60s", "--timeout", "10s", "--latency"),
@@ -69,7 +69,7 @@ def measure(
 
 
 def measure_rounds(servers: list[Server], operations: list[Operation], url: str, folder: Path) -> list[Measurement]:
-    """Measure every server in each round, in an order that rotates; a first, short round warms them up."""
+    """Measure every server in each round, in a rotating order; a first, short round warms them up."""
     found: list[Measurement] = []
     for number in range(ROUNDS + 1):
         turn = number * len(servers) // (ROUNDS + 1)

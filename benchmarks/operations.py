@@ -25,7 +25,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create": {"title": CREATED_TITLE, "description": "what it is about " * 5},
     "update": {"title": "Changed by the benchmark", "completed": True},
 }
-# The server's statement of each operation, for a user and a task
+# The server's query for each operation; its arguments are the database, a user and a task
 QUERIES: dict[str, Query] = {
     "list": lambda database, user, _: tasks.list_page(database, user, 1, PER_PAGE),
     "one": tasks.get,
@@ -36,7 +36,7 @@ _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-
 
 
 class Operation(NamedTuple):
-    """Requests of one kind; each is a user and a path."""
+    """One kind of request; each of its ``requests`` is a user and a path."""
 
     name: str
     method: str
@@ -50,7 +50,7 @@ class Operation(NamedTuple):
 
 
 def operations(tasks: list[tuple[str, str]]) -> list[Operation]:
-    """Return the operations for pairs of a user and a task."""
+    """Return the four operations, whose requests use these pairs of a user and a task."""
     users = dict.fromkeys(user for user, _ in tasks)
     items = [(user, f"/tasks/{task}") for user, task in tasks]
     return [
@@ -63,7 +63,7 @@ def operations(tasks: list[tuple[str, str]]) -> list[Operation]:
 
 @cache
 def make_token(user: str) -> str:
-    """Return a token of a user, which every server accepts."""
+    """Return a token for a user; every server accepts it."""
     return Tokens(SECRET, 24).issue(user, "user@example.com")
 
 

@@ -1,6 +1,6 @@
 """``python -m benchmarks.plans``: measure PostgreSQL with growing numbers of tasks, and write docs/scaling.md.
 
-Numbers of tasks as arguments replace ``SIZES``; then the tables are only printed.
+Arguments are numbers of tasks, which replace ``SIZES``; the tables are then only printed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from tests.conftest import new_postgresql_database
 from tests.support.processes import PROJECT
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
-MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of single users, in the largest table
+MANY = (1_000, 10_000, 100_000, 1_000_000)  # tasks of one user each, in the largest table
 EXTRAPOLATED = (100_000_000, 10_000_000_000)
 UPDATED, FILLFACTORS = 100_000, (100, 90)
-UPDATES, UPDATE_ROUNDS, EDGE_ROUNDS = 1000, 100, 10  # the first and the last rounds are reported
+UPDATES, UPDATE_ROUNDS, EDGE_ROUNDS = 1000, 100, 10  # the report has the means of the first and last EDGE_ROUNDS
 INDEXES = {"tasks_pkey": "id", "tasks_user_id_created_at_id_idx": "user_id"}
 NIL = "00000000-0000-0000-0000-000000000000"
 PAGE = PROJECT / "docs" / "scaling.md"
 
 
 class Found(NamedTuple):
-    """The measurements of one number of tasks: plans, bytes, seconds of work, and shares of HOT updates."""
+    """The measurements with one number of tasks: plans, bytes, seconds of work, and shares of HOT updates."""
 
     plans: dict[str, list[Plan]]
     many: dict[str, list[str]]
     table: int
     indexes: list[tuple[int, int]]  # bytes and levels
-    work: tuple[float, float, float, int, float]  # index, column, dump, bytes of the dump, restore
+    work: tuple[float, float, float, int, float]  # seconds: index, column, dump; bytes of the dump; restore
     updates: list[str]
 
     @property
     def total(self) -> int:
-        """The bytes of the table and its indexes."""
+        """The size of the table and its indexes, in bytes."""
         return self.table + sum(size for size, _ in self.indexes)
 
 
@@ -64,7 +64,7 @@ def measure(server_url: str, total: int) -> Found:
 
 
 def _index(url: str, name: str, column: str) -> tuple[int, int]:
-    """Return the bytes and levels of an index: a search for a missing value reads a page of each level."""
+    """Return the bytes and levels of an index: a search for a missing value reads one page per level."""
     explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT 1 FROM tasks WHERE {column} = %s"
     plan = execute(url, explain, (NIL,))[0][0][0]["Plan"]
     assert "Index" in plan["Node Type"], plan
@@ -73,7 +73,7 @@ def _index(url: str, name: str, column: str) -> tuple[int, int]:
 
 
 def _work(server_url: str, url: str) -> tuple[float, float, float, int, float]:
-    """Change the schema and undo it; dump the database, and restore it as another one."""
+    """Time a new index and a new column, a dump of the database, and its restore into another database."""
     index = _statement(url, "CREATE INDEX probe ON tasks (user_id, completed)")
     column = _statement(url, "ALTER TABLE tasks ADD COLUMN probe boolean NOT NULL DEFAULT false")
     execute(url, "DROP INDEX probe")
@@ -97,7 +97,7 @@ def _program(name: str, *arguments: str) -> float:
 
 
 def _updates(url: str, fillfactor: int) -> str:
-    """Update random tasks, and return the shares of HOT (heap-only) updates at first and later."""
+    """Update random tasks, and return the shares of HOT (heap-only) updates in the first and the last rounds."""
     execute(url, f"ALTER TABLE tasks SET (fillfactor = {fillfactor})")
     execute(url, "VACUUM FULL tasks")
     statements = (  # in one message, which is one transaction
@@ -107,11 +107,11 @@ def _updates(url: str, fillfactor: int) -> str:
     )
     shares = [execute(url, statements)[0][0] / UPDATES for _ in range(UPDATE_ROUNDS)]
     first, last = (sum(edge) / EDGE_ROUNDS for edge in (shares[:EDGE_ROUNDS], shares[-EDGE_ROUNDS:]))
-    return f"fillfactor {fillfactor}: {first:.0%}, later {last:.0%}"
+    return f"at fillfactor {fillfactor} {first:.0%}, later {last:.0%}"
 
 
 def statement_table(found: dict[int, Found]) -> Table:
-    """Return a row for each statement, and a column for each size."""
+    """Return a table with a row for each statement and a column for each number of tasks."""
     rows = [["", "index", "rows", *(f"{total:,} tasks" for total in found)]]
     for name in STATEMENTS:
         sizes = [one.plans[name] for one in found.values()]
@@ -122,7 +122,7 @@ def statement_table(found: dict[int, Found]) -> Table:
 
 
 def size_table(found: dict[int, Found]) -> Table:
-    """Return a row of bytes and levels for each size."""
+    """Return a table of the bytes and index levels for each number of tasks."""
     rows = [["tasks", "table", *(f"`{name}` (levels)" for name in INDEXES), "each task"]]
     for total, one in found.items():
         cells = [f"{_bytes(size)} ({levels})" for size, levels in one.indexes]
@@ -131,7 +131,7 @@ def size_table(found: dict[int, Found]) -> Table:
 
 
 def work_table(found: dict[int, Found]) -> Table:
-    """Return a row of durations for each size, and rows in proportion to the largest table."""
+    """Return a table of durations for each number of tasks, and rows extrapolated from the largest."""
     rows = [["tasks", "bytes", "`CREATE INDEX`", "`ADD COLUMN`, default", "`pg_dump -Fc`", "its file", "`pg_restore`"]]
     for total in (*found, *EXTRAPOLATED):
         name, factor = (f"{total:,}", 1.0) if total in found else (f"*{total:,}, extrapolated*", total / max(found))
@@ -151,19 +151,19 @@ def _duration(seconds: float) -> str:
 
 
 def facts(server_url: str, found: dict[int, Found]) -> str:
-    """Return the list below the tables."""
+    """Return the list of facts below the tables."""
     planning = median(plan["Planning Time"] for one in found.values() for plans in one.plans.values() for plan in plans)
     version, buffers = (execute(server_url, f"SHOW {name}")[0][0] for name in ("server_version", "shared_buffers"))
     return (
         f"- Planning takes {planning:.2f} ms more per statement (median).\n"
-        f"- HOT updates of random tasks, of {UPDATED:,}:"
+        f"- Share of HOT updates when random ones of {UPDATED:,} tasks are updated:"
         f" {'; '.join(update for one in found.values() for update in one.updates)}.\n"
         f"- PostgreSQL {version.split()[0]}, `shared_buffers` {buffers}. Machine: {describe_machine()}.\n"
     )
 
 
 def main() -> None:
-    """Measure each size, and write or print the tables."""
+    """Measure each number of tasks, and write or print the tables."""
     asked = [int(argument) for argument in sys.argv[1:]]
     with postgresql_server() as server_url:
         found = {total: measure(server_url, total) for total in asked or SIZES}

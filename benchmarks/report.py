@@ -1,4 +1,4 @@
-"""``python -m benchmarks.report FILE``: write docs/performance.md, its chart and README.md from a run's results.
+"""``python -m benchmarks.report FILE``: write docs/performance.md, its chart and README.md from the results of a run.
 
 Ratios are formed within a round; each figure is the median over the rounds.
 """
@@ -18,7 +18,7 @@ from tests.support.processes import PROJECT
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 RATES = {BLACKSHEEP.name: 1.25, BLACKSHEEP.name + NO_LOG: 1.1, FASTAPI.name: 6, FLASK.name: 5}
-CONNECTIONS = 32  # of figures that name no other number
+CONNECTIONS = 32  # for the figures that do not state another number
 HEAD = ["List of 20", "One task", "Create", "Update"]
 CHART = [subject.name for subject in SUBJECTS if NO_LOG not in subject.name]
 GREY = "#747d87"  # readable on white and on black
@@ -26,7 +26,7 @@ Table = list[list[str]]
 
 
 class Figures:
-    """The measurements of a run."""
+    """The measurements of one benchmark run."""
 
     def __init__(self, results: dict[str, Any]) -> None:
         self.connections = sorted({one["connections"] for one in results["measurements"]})
@@ -38,13 +38,13 @@ class Figures:
         return (subject, NAMES[0], self.connections[0]) in self._series
 
     def medians(self, subject: str, kind: str) -> list[float]:
-        """Return the median of one kind, such as "rate", for each operation."""
+        """Return a server's median measurement of one kind, such as "rate", for each operation."""
         return [median(one[kind] for one in self._series[subject, name, CONNECTIONS]) for name in NAMES]
 
     def ratios(
         self, upper: str, lower: str, kind: str, connections: int = CONNECTIONS, lower_kind: str = ""
     ) -> list[float]:
-        """Return the median ratio of two servers' figures for each operation."""
+        """Return, for each operation, the median over the rounds of one server's figure ÷ another's."""
         return [
             median(
                 one[kind] / other[lower_kind or kind]
@@ -57,7 +57,7 @@ class Figures:
 
 
 def targets(results: dict[str, Any], figures: Figures) -> Table:
-    """Return the table of targets; figures that miss the limit are bold."""
+    """Return the table of targets; figures that miss their limit are bold."""
     ours, peers = OURS.name, [peer.name for peer in PYTHON_PEERS if peer.name in figures]
     rows = [["Target", "Limit", *HEAD]]
 
@@ -110,7 +110,7 @@ def servers(results: dict[str, Any], figures: Figures) -> Table:
 
 
 def chart(figures: Figures) -> str:
-    """Return an SVG with the means of the operations for each server."""
+    """Return an SVG chart of each server's rate and processor time, as means over the operations."""
     names = [name for name in CHART if name in figures]
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {24 * len(names) + 36}" fill="{GREY}"'
@@ -140,7 +140,7 @@ def markdown(table: Table) -> str:
 
 
 def write_between(source: Path, text: str, target: Path) -> None:
-    """Write a document with this text between its markers."""
+    """Write the document ``source`` to ``target``, with ``text`` between its markers."""
     before, _, rest = source.read_text("utf-8").partition(BEGIN)
     target.parent.mkdir(exist_ok=True)
     target.write_text(before + BEGIN + text + END + rest.partition(END)[2], "utf-8")
@@ -158,10 +158,14 @@ def write(results: dict[str, Any], folder: Path) -> None:
     )
     print(page)
     found = {peer: figures.ratios(OURS.name, peer, "rate") for peer in RATES if peer in figures}
-    sentence = "; ".join(f"{min(one):.1f} to {max(one):.1f} times those of {peer}" for peer, one in found.items())
+    multiples = ", ".join(
+        f"{min(one):.1f} to {max(one):.1f} times that of {peer.replace(NO_LOG, ' with its access log off')}"
+        for peer, one in found.items()
+    )
     summary = (
-        f"\n![{alt}](docs/performance.svg)\n\nRequests per second with {CONNECTIONS} connections on one core,"
-        f" all features and the log on: {sentence} ([docs/performance.md](docs/performance.md)).\n\n"
+        f"\n![{alt}](docs/performance.svg)\n\nWith {CONNECTIONS} connections on one core, and all features and its log"
+        f" on, this server's throughput (requests per second) is {multiples}"
+        " ([docs/performance.md](docs/performance.md)).\n\n"
     )
     for name, text in (("docs/performance.md", page), ("README.md", summary)):
         write_between(PROJECT / name, text, folder / name)

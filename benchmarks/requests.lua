@@ -1,5 +1,5 @@
--- wrk's script: sends the requests of one operation in turn, and prints the result as a line of JSON.
--- Arguments: method, file with a token and a path on each line, body (may be empty).
+-- A script for wrk: it sends the requests of one operation in turn, and prints the result as a line of JSON.
+-- Arguments: the method, a file with a token and a path on each line, and the body (may be empty).
 local requests, turn = {}, 0
 
 function init(arguments)

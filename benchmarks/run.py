@@ -1,7 +1,7 @@
 """``python -m benchmarks.run``: measure everything, and write the results and the pages that show them.
 
-ROUNDS and SECONDS (of each measurement) set how much is measured. QUICK=1 measures one short round, and writes into a
-temporary folder.
+The variables ROUNDS and SECONDS (per measurement) set how much is measured. QUICK=1 measures one short round, and
+writes into a temporary folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.processes import PROJECT
 
 
 def main() -> None:
-    """Measure, and write the results."""
+    """Measure everything, and write the results."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="todo-bench-")))
         stack.enter_context(on(OTHER_CORE))

@@ -1,4 +1,4 @@
-"""Check before the measurements that each server returns, stores and refuses the same."""
+"""Checks, before the measurements, that all servers return, store and refuse the same."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def call(port: int, method: str, path: str, token: str = "", body: str = "") -> 
 
 
 def check(servers: list[Server], operations: list[Operation], url: str) -> None:
-    """Compare the responses of each server with those of the first one.
+    """Check that each server responds like the first one.
 
     Raises:
-        WrongResponse: for the first difference.
+        WrongResponse: at the first difference.
     """
     expected: dict[str, Any] = {}
     for server in servers:
@@ -51,7 +51,7 @@ def check(servers: list[Server], operations: list[Operation], url: str) -> None:
 
 
 def _check_operation(server: Server, operation: Operation) -> Any:
-    """Send one valid request and the invalid ones, and return the response to the first."""
+    """Send a valid request, then invalid ones, and return the response to the valid one."""
     (user, path), body = operation.requests[0], operation.body
     token = make_token(user)
 
@@ -75,7 +75,7 @@ def _check_operation(server: Server, operation: Operation) -> Any:
 
 
 def _parse(content: bytes) -> Any:
-    """Read JSON, and the times in it: ISO 8601 has several forms, and JavaScript's have only milliseconds."""
+    """Parse JSON and the times in it, in whole milliseconds: servers differ in form and precision."""
     response = json.loads(content)
     for task in response.get("tasks") or [response["task"]]:
         for name in TIMES:

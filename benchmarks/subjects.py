@@ -1,4 +1,4 @@
-"""The servers that are measured: how to start, observe and stop each."""
+"""The servers that are measured, and how to start, observe and stop them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ SUBJECTS = (OURS, *PYTHON_PEERS, FASTIFY, BASELINE)
 
 
 class NotListening(Exception):
-    """A server ended, or did not listen in time."""
+    """A server exited, or did not listen in time."""
 
 
 class Server(NamedTuple):
@@ -89,12 +89,12 @@ class Server(NamedTuple):
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """Return the processor time that its processes have used so far."""
+        """Return the processor time that the server's processes have used so far."""
         times = [one.cpu_times() for one in self._processes()]
         return float(sum(one.user + one.system for one in times))
 
     def rest(self) -> None:
-        """Wait until it is idle: requests may still be in flight when the client has ended."""
+        """Wait until the server is idle: requests may still be in flight after the client has exited."""
         used = -1.0
         for _ in range(REST_ATTEMPTS):
             before, used = used, self.cpu_seconds()
@@ -103,7 +103,7 @@ class Server(NamedTuple):
             time.sleep(0.03)
 
     def megabytes(self) -> float:
-        """Return the resident memory of its processes."""
+        """Return the resident memory of the server's processes, in MiB."""
         return float(sum(one.memory_info().rss for one in self._processes()) / 2**20)
 
     def _processes(self) -> list[psutil.Process]:
@@ -112,10 +112,10 @@ class Server(NamedTuple):
 
 @contextmanager
 def running(subject: Subject, database_url: str, folder: Path) -> Iterator[Server]:
-    """Start a server on this thread's cores, with its output in a file of the folder, and wait until it listens.
+    """Start a server on this thread's cores, write its output to a file in ``folder``, and wait until it listens.
 
     Raises:
-        NotListening: with the end of its output.
+        NotListening: if it does not listen in time; the message ends with its last output.
     """
     port = free_port()
     log = folder / f"{port}.log"
@@ -168,7 +168,7 @@ def _stop(process: psutil.Popen) -> None:
 
 @contextmanager
 def on(cores: set[int]) -> Iterator[None]:
-    """Run this thread and what it starts on these cores."""
+    """Run this thread, and the processes that it starts, on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

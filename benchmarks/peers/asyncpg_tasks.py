@@ -1,4 +1,4 @@
-"""What the peers on raw asyncpg share: the token check, the bodies in pydantic, the SQL."""
+"""Shared by the peers on raw asyncpg: the token check, pydantic models for the bodies, and the SQL."""
 
 import math
 import os

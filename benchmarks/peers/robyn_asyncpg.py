@@ -1,4 +1,4 @@
-"""Robyn on raw asyncpg; pydantic checks the bodies, orjson writes the responses."""
+"""Robyn on raw asyncpg; pydantic validates the bodies, orjson writes the responses."""
 
 import os
 from uuid import UUID

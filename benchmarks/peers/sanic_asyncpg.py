@@ -1,4 +1,4 @@
-"""Sanic on raw asyncpg; pydantic checks the bodies, orjson reads and writes JSON."""
+"""Sanic on raw asyncpg; pydantic validates the bodies, orjson reads and writes JSON."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps

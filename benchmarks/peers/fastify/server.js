@@ -1,4 +1,4 @@
-// Fastify with pg's pool and SQL by hand; JSON schemas check the bodies and write the responses.
+// Fastify with pg's pool and handwritten SQL; JSON schemas validate the bodies and serialize the responses.
 import jwt from '@fastify/jwt'
 import Fastify from 'fastify'
 import pg from 'pg'
