@@ -50,7 +50,7 @@ class Operation(NamedTuple):
 
 
 def operations(tasks: list[tuple[str, str]]) -> list[Operation]:
-    """Return the four operations, whose requests use these pairs of a user and a task."""
+    """Return the four operations; their requests use these pairs of a user and a task."""
     users = dict.fromkeys(user for user, _ in tasks)
     items = [(user, f"/tasks/{task}") for user, task in tasks]
     return [

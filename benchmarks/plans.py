@@ -107,7 +107,7 @@ def _updates(url: str, fillfactor: int) -> str:
     )
     shares = [execute(url, statements)[0][0] / UPDATES for _ in range(UPDATE_ROUNDS)]
     first, last = (sum(edge) / EDGE_ROUNDS for edge in (shares[:EDGE_ROUNDS], shares[-EDGE_ROUNDS:]))
-    return f"at fillfactor {fillfactor} {first:.0%}, later {last:.0%}"
+    return f"{first:.0%} at fillfactor {fillfactor}, later {last:.0%}"
 
 
 def statement_table(found: dict[int, Found]) -> Table:
@@ -156,7 +156,7 @@ def facts(server_url: str, found: dict[int, Found]) -> str:
     version, buffers = (execute(server_url, f"SHOW {name}")[0][0] for name in ("server_version", "shared_buffers"))
     return (
         f"- Planning takes {planning:.2f} ms more per statement (median).\n"
-        f"- Share of HOT updates when random ones of {UPDATED:,} tasks are updated:"
+        f"- Share of HOT updates, random tasks of {UPDATED:,}:"
         f" {'; '.join(update for one in found.values() for update in one.updates)}.\n"
         f"- PostgreSQL {version.split()[0]}, `shared_buffers` {buffers}. Machine: {describe_machine()}.\n"
     )
