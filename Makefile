@@ -1,8 +1,8 @@
-# `make` alone prints what there is. Everything happens in .venv, made by a Python of 3.11 or later: make PYTHON=python3.13
+# `make` alone lists the commands. They use .venv, created with Python 3.11 or later: make PYTHON=python3.13 selects it
 PYTHON ?= python3
 INSTALL = -m pip --quiet --disable-pip-version-check install
 PIP = .venv/bin/python $(INSTALL)
-# Most tests of e2e and faults wait; those that measure latencies are marked alone. A file stays on one worker.
+# Most tests in e2e and faults mostly wait, except those marked `alone`. All tests of a file run on one worker.
 IN_TWO = --numprocesses=2 --dist=loadfile
 TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
@@ -11,31 +11,31 @@ TEST = -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 help:
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: .venv/run .env ## serve on http://localhost:8000, on a SQLite file; PORT=8001 serves on another port
+run: .venv/run .env ## start the server on http://localhost:8000 with a SQLite file; PORT=8001 selects another port
 	@exec .venv/bin/python run.py
 
-test: .venv/test ## run every test, on SQLite and on PostgreSQL
+test: .venv/test ## run the tests, on SQLite and on PostgreSQL
 	.venv/bin/python $(TEST)
 
-coverage: .venv/test ## run every test, and list the lines of server/ that none reaches; fail below the floor in setup.cfg
+coverage: .venv/test ## run the tests, and list the lines of server/ that no test reaches; fail below the limit in setup.cfg
 	.venv/bin/coverage erase
 	.venv/bin/coverage run $(TEST)
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
-mutants: .venv/test ## apply each small breaking change of tests/mutants/ to a copy, and expect a failed test; MUTANTS=01-token-at-exp selects one
+mutants: .venv/test ## check that a test fails with each change in tests/mutants/; MUTANTS=01-token-at-exp selects one
 	.venv/bin/python -m tests.support.mutants $(MUTANTS)
 
 e2e: .venv/e2e ## test with a browser, generated clients and other third-party tools, and many processes behind nginx
 	.venv/bin/python -m pytest tests/e2e $(IN_TWO) $(ARGS)
 
-faults: .venv/faults ## break the server's parts under load, and check what it promises
+faults: .venv/faults ## break the server's parts under load, and check the guarantees
 	.venv/bin/python -m pytest tests/faults $(IN_TWO) $(ARGS)
 
-bench: .venv/bench ## compare with peers and a baseline, and write docs/performance.md; QUICK=1 only checks that it works
+bench: .venv/bench ## compare the server with others, and write docs/performance.md; QUICK=1 only checks that the benchmark works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
-check: .venv/check ## lint, check the format, the types, the spelling, and the files of .github/ and deploy/compose.yaml
+check: .venv/check ## lint, and check the format, the types, the spelling, the files in .github/ and deploy/compose.yaml
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -44,7 +44,7 @@ check: .venv/check ## lint, check the format, the types, the spelling, and the f
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
-dist: .venv/check ## build the wheel and the sdist into dist/, install the wheel into an empty environment, and try it
+dist: .venv/check ## build the wheel and the sdist into dist/, and test the wheel in an empty environment
 	rm -rf dist
 	.venv/bin/python -m build --quiet
 	.venv/bin/python -m venv --clear .venv/wheel
@@ -52,14 +52,14 @@ dist: .venv/check ## build the wheel and the sdist into dist/, install the wheel
 	.venv/wheel/bin/python $(INSTALL) --no-deps dist/*.whl
 	.venv/bin/python -m pytest tests/dist $(ARGS)
 
-lock: .venv/check ## write requirements.txt anew from setup.cfg
+lock: .venv/check ## generate requirements.txt from setup.cfg
 	.venv/bin/uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' --quiet --output-file requirements.txt $(ARGS)
 
-schema: .venv/run ## write sql/schema.sql anew from the migrations
+schema: .venv/run ## generate sql/schema.sql from the migrations
 	.venv/bin/alembic upgrade head --sql > sql/schema.sql
 
-conformance: .venv/test ## write the test files into docs/conformance.md anew from the tests' markers
+conformance: .venv/test ## update the test files in docs/conformance.md from the tests' markers
 	.venv/bin/python -m tests.support.conformance
 
 .env:
