@@ -153,7 +153,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     left_out = f" Left out: {', '.join(results['left_out'])}." if results["left_out"] else ""
     page = (
         f"\n![{alt}](performance.svg)\n\n{markdown(targets(results, figures))}\n"
-        f"{CONNECTIONS} connections: requests/s / p99 in ms / processor time per request in ms. MB: idle memory."
+        f"Cells: requests/s / p99 in ms / processor time per request in ms, with {CONNECTIONS} connections."
+        " MB: idle memory."
         f"\n\n{markdown(servers(results, figures))}\n{results['conditions']}.{left_out}\n\n"
     )
     print(page)
