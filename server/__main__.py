@@ -17,7 +17,7 @@ def open_standard_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error; if that fails, only the exit code reports the error."""
+    """Write a message to standard error; if that fails, the exit code alone reports the error."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 

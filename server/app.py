@@ -33,7 +33,7 @@ class StartError(Exception):
 
 
 def make_server(services: Services) -> Server:
-    """Return a server that does not listen yet."""
+    """Return a server that is not listening yet."""
     application = Application(
         log_function=lambda _handler: None,  # handlers log each request after its response has been sent
         openapi=build(),

@@ -18,7 +18,7 @@ from limits import RateLimitItem
 from psycopg2.extensions import parse_dsn
 
 SQLITE_PREFIX = "sqlite:///"
-# For the excluded schemes, browsers send "null" or no Origin.
+# Excludes the schemes for which browsers send "null" or no Origin.
 ORIGIN = re.compile(
     r"(?!about:|blob:|data:|file:|ftp:|javascript:|wss?:)[a-z][a-z0-9+.-]*://([^\x00-\x20/?#@\\]+)(?<!:)/?",
     re.IGNORECASE | re.ASCII,
@@ -151,26 +151,26 @@ def parse_rate_limit_storage(value: str) -> str:
 
 
 def parse_integer(value: str, low: int, high: int) -> int:
-    """Return a whole number from text that may contain only digits."""
+    """Parse a whole number; only digits are allowed."""
     if not re.fullmatch("[0-9]{1,18}", value) or not low <= int(value) <= high:
         raise SettingError(f"must be a whole number from {low} to {high}")
     return int(value)
 
 
 def parse_number(value: str, low: float, high: float) -> float:
-    """Return a number from text that may contain only digits and a decimal point."""
+    """Parse a number; only digits and a decimal point are allowed."""
     if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value) or not low <= float(value) <= high:
         raise SettingError(f"must be a number from {low} to {high}")
     return float(value)
 
 
 def parse_boolean(value: str) -> bool:
-    """Return the value of a boolean, ignoring case."""
+    """Parse a boolean, in any case."""
     return parse_choice(value, TRUE + FALSE) in TRUE
 
 
 def parse_choice(value: str, choices: tuple[str, ...]) -> str:
-    """Return the value in lower case if it is one of the choices, ignoring case."""
+    """Return the value in lower case; raise ``SettingError`` if that is not one of the choices."""
     if value.lower() not in choices:
         raise SettingError(f"must be one of {', '.join(choices)}")
     return value.lower()

@@ -90,10 +90,10 @@ def _first_message(rules: list[Rule], value: Any) -> str | None:
 
 
 def _compile(schema: dict[str, Any]) -> list[Rule]:
-    """Return the rules of a flat schema.
+    """Compile a flat schema, without nested objects, into rules.
 
     Raises:
-        KeyError: for a keyword without a function or a message, and for an unknown format.
+        KeyError: if a keyword is unknown or has no message, or if a format is unknown.
     """
     messages = schema.get("errorMessage", {})
     rules = {key: value for key, value in schema.items() if key not in _ANNOTATIONS}

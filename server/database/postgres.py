@@ -20,7 +20,7 @@ from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError
 from server.database.aiopg_connection import Address, Connection, Connector
 
 IDLE_SECONDS = 240.0  # less than the five minutes after which serverless PostgreSQL and many firewalls drop connections
-SWEEP_SECONDS = 30.0  # between two searches for unused connections
+SWEEP_SECONDS = 30.0  # interval between sweeps for unused connections
 FEW_ROWS = 100  # a cursor keeps its last result in memory, so it is replaced after a longer result
 _DIALECT = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 

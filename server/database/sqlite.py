@@ -18,7 +18,7 @@ VIOLATIONS: dict[int, type[Exception]] = {
 
 
 class SqliteDriver:
-    """Runs statements in autocommit, on up to ``connections`` connections."""
+    """Runs statements in autocommit mode, with at most ``connections`` connections."""
 
     def __init__(self, url: str, connections: int) -> None:
         self.place = url.partition(":///")[2]

@@ -1,4 +1,4 @@
-"""The two tables, as the statements use them; the migrations in ``sql/`` create them, and a test compares both."""
+"""The two tables, as the statements use them. The migrations in ``sql/`` create them; a test compares the definitions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -33,7 +33,7 @@ class BaseHandler(Handler):
 
     allowed_methods: tuple[str, ...]
     cache_control = "no-store"  # the header of successful responses, which have an ETag unless this is no-store
-    etag: str | None = None  # if None, a hash of the content
+    etag: str | None = None  # None: the ETag is a hash of the content
     https_exempt = False
     user_id: str | None = None  # from the token, for the log
 

@@ -204,7 +204,7 @@ def parse_task_id(text: str) -> str:
 
 
 def tagged_times(tags: str, ignored: str = "") -> set[str]:
-    """Return the ``updated_at`` in each ETag of a list, ignoring ETags that no task can have."""
+    """Return the ``updated_at`` encoded in each of these ETags, skipping those that no task can have."""
     times = set()
     for tag in tags.split(","):
         if match := ETAG.fullmatch(tag.strip(" \t").removeprefix(ignored)):

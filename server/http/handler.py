@@ -30,7 +30,7 @@ class Handler(RequestHandler):
         self.set_status(200)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Respond with an error; if a response has begun, close the connection so that it does not look complete."""
+        """Respond with an error; if a response has begun, close the connection: it must not look complete."""
         if self.request.head_sent:
             self.request.abort()
             self.set_status(status_code)

@@ -21,7 +21,7 @@ DESCRIPTORS_PER_STATEMENT = 3  # with SQLite; PostgreSQL needs only one
 WARNING_SECONDS = 60  # minimum between two warnings about the limit or about failures of accept()
 RETRY_SECONDS = 1  # pause after a failure of accept()
 CHECK_SECONDS = 1  # between two checks of the clients' deadlines
-CUT_SECONDS = 0.3  # minimum from the first signal to the effect of a second: platforms may send one twice
+CUT_SECONDS = 0.3  # a second signal takes effect no sooner after the first: some platforms send each signal twice
 QUIET_SECONDS = 0.5  # minimum without a request before connections are closed: one may be on its way
 POLL_SECONDS = 0.02
 
@@ -39,7 +39,7 @@ class Server:
         self.router = router
         self.config = config
         self.connections: set[Connection] = set()
-        self.in_flight: set[Exchange] = set()  # requests with a response that is not fully sent
+        self.in_flight: set[Exchange] = set()  # requests whose response is not fully sent yet
         self.draining = False
         self._max_connections = _max_connections(config.database_pool_size)
         self._accepted = 0  # connections that are still open

@@ -112,7 +112,7 @@ class RateLimiter:
 
 
 def _too_many_requests(limit: RateLimitItem, first_at: float) -> TooManyRequests:
-    """Return the error; its ``Retry-After`` is the time until the first attempt leaves the window."""
+    """Return the error; its ``Retry-After`` is the time until the oldest counted attempt leaves the window."""
     return TooManyRequests(max(1, math.ceil(first_at + limit.get_expiry() - time.time())))
 
 

@@ -15,7 +15,7 @@ MAX_CONNECTIONS = 4  # per process; the smallest Redis of a platform accepts 20 
 CALL_SECONDS = 0.25  # limit of a request's wait; loading the certificates for a new connection takes 20 to 90 ms of it
 SOCKET_SECONDS = 1.0  # limit of a thread's wait: a connection that opens after CALL_SECONDS serves the next request
 RETRY_SECONDS = 1  # between two attempts while Redis is unavailable
-# Only the address of Redis and TLS options: other options would change what calls do, and how long they take.
+# Accept the address, the database number and TLS options only: others change what a call does, or how long it takes.
 URL = re.compile(r"(rediss?://[^/?#]+(/[0-9]*)?|redis\+unix://[^?#]+)(\?((db|ssl_\w+)=[^&#]*(&|$))*)?")
 
 log = structlog.get_logger()
