@@ -1,4 +1,4 @@
-"""The two tables, as the statements use them. The migrations in ``sql/`` create them; a test compares the definitions."""
+"""The two tables, as the statements use them. The migrations in ``sql/`` create them; a test compares them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -39,7 +39,7 @@ class Server:
         self.router = router
         self.config = config
         self.connections: set[Connection] = set()
-        self.in_flight: set[Exchange] = set()  # requests whose response is not fully sent yet
+        self.in_flight: set[Exchange] = set()  # requests without a complete response
         self.draining = False
         self._max_connections = _max_connections(config.database_pool_size)
         self._accepted = 0  # connections that are still open
