@@ -175,7 +175,7 @@ async def test_clients_that_do_not_read_are_disconnected(tmp_path: Path, report:
         ended_after = time.perf_counter() - since
     report(mebibytes_grown=grown, closed_after=closed_after, ended_after=ended_after)
     assert grown < 60  # 300 KiB for each stalled client
-    assert SHORT_SECONDS - 1 < closed_after < SHORT_SECONDS + 3
+    assert SHORT_SECONDS - 1 < closed_after < SHORT_SECONDS + 5  # with the time to connect
     assert sorted(statuses) == [200] + [ClientClosedRequest.status] * STALLED
     assert ended_after < 2
 
