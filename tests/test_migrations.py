@@ -4,12 +4,11 @@ import asyncio
 import fcntl
 import re
 import signal
-import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ from server.database.tables import metadata, users
 from server.services import Services
 from tests.conftest import execute, new_postgresql_database
 from tests.support.client import PATHS, Person
-from tests.support.processes import PROJECT, RUN, SETTINGS, finished, serving, started
+from tests.support.processes import PROJECT, RUN, SETTINGS, finished, locked, serving, started
 
 PROCESSES = 4
 
@@ -210,18 +209,9 @@ def test_statement_timeout_does_not_break_a_migration(empty_url: str) -> None:
     released.join()
 
 
-@contextmanager
-def schema_locked(url: str) -> Iterator[None]:
+def schema_locked(url: str) -> AbstractContextManager[None]:
     """Hold the lock that a process takes to migrate."""
-    if url.startswith(SQLITE_PREFIX):
-        connection: Any = sqlite3.connect(url.removeprefix(SQLITE_PREFIX), isolation_level=None)
-        statement = "BEGIN IMMEDIATE"
-    else:
-        connection = psycopg2.connect(url)
-        statement = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
-    with closing(connection):
-        connection.cursor().execute(statement)
-        yield
+    return locked(url, f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
 
 
 @pytest.mark.parametrize("command", [[], ["migrate"]], ids=["serve", "migrate"])

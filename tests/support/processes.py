@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -176,17 +176,21 @@ async def serving(
 
 
 @contextmanager
-def writes_locked(database_url: str) -> Iterator[None]:
-    """Block statements that write tasks."""
+def locked(database_url: str, statement: str) -> Iterator[None]:
+    """Hold the lock of a PostgreSQL statement, or SQLite's lock for writing."""
     if database_url.startswith(SQLITE_PREFIX):
         connection: Any = sqlite3.connect(database_url.removeprefix(SQLITE_PREFIX), isolation_level=None)
         statement = "BEGIN IMMEDIATE"
     else:
         connection = psycopg2.connect(database_url)
-        statement = "LOCK TABLE tasks IN EXCLUSIVE MODE"
     with closing(connection):
         connection.cursor().execute(statement)
         yield
+
+
+def writes_locked(database_url: str) -> AbstractContextManager[None]:
+    """Block statements that write tasks."""
+    return locked(database_url, "LOCK TABLE tasks IN EXCLUSIVE MODE")
 
 
 class Gate:
