@@ -35,7 +35,7 @@ faults: .venv/faults ## break the server's parts under load, and check the guara
 bench: .venv/bench ## compare the server with others, and write docs/performance.md; QUICK=1 only checks that the benchmark works
 	PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set" .venv/bin/python -m benchmarks.run
 
-check: .venv/check ## lint, and check the format, the types, the spelling, the files in .github/ and deploy/compose.yaml
+check: .venv/check ## lint, and check the format, the types, the spelling, the workflows, dependabot.yml and the compose file
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -86,7 +86,7 @@ conformance: .venv/test ## update the test files in docs/conformance.md from the
 	sh tests/faults/install
 	@touch $@
 
-.venv/bench: .venv/test requirements.txt benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package.json
+.venv/bench: .venv/test benchmarks/install benchmarks/peers/requirements.txt benchmarks/peers/fastify/package.json
 	sh benchmarks/install
 	@touch $@
 

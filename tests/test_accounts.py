@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sqlite3
 import time
 import unicodedata
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import bcrypt
-import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
@@ -23,6 +21,7 @@ from server.security.passwords import Passwords
 from server.services import Services
 from tests.conftest import on_one_database
 from tests.support.client import PASSWORD, PATHS, Client, Paths, Person, Response
+from tests.support.processes import locked
 
 INVALID_CREDENTIALS = (401, "Invalid email or password")
 EMAIL_TAKEN = (409, "Email already registered")
@@ -272,16 +271,8 @@ async def test_login_succeeds_when_its_hash_cannot_be_renewed(
     client: Client, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = await new_account(services, hash_of(PASSWORD, 5))
-    url = services.config.database_url
-    if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-    else:
-        connection = psycopg2.connect(url)
-        connection.cursor().execute("SELECT id FROM users WHERE id = %s FOR UPDATE", (user.id,))
-    assert (await log_in(client, PATHS[0], user.email)).status == 200
-    connection.rollback()
-    connection.close()
+    with locked(services.config.database_url, f"SELECT id FROM users WHERE id = '{user.id}' FOR UPDATE"):
+        assert (await log_in(client, PATHS[0], user.email)).status == 200
 
     async def refuse(_passwords: Passwords, _password: str) -> str:
         raise ServiceUnavailable

@@ -51,7 +51,7 @@ async def seconds_of(database: Database) -> float:
 @asynccontextmanager
 async def addresses(url: str) -> AsyncIterator[str]:
     """Serve the database at GOOD, and let SILENT accept and never respond; give the URL with ``%s`` for the host."""
-    async with Gate(url, "") as gate:
+    async with Gate(url) as gate:
         await gate.open()
 
         async def never_respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,7 +145,7 @@ async def test_look_ups_that_hang_delay_no_other_statement(
 ) -> None:
     calls, responds = resolver
     loop = asyncio.get_running_loop()
-    async with Gate(empty_postgresql_url, "") as gate:
+    async with Gate(empty_postgresql_url) as gate:
         await gate.open()
         # Nor do they need the threads of asyncio, which other parts may hold.
         hanging = [loop.run_in_executor(None, responds.wait, TIMEOUT_SECONDS) for _ in range(100)]
@@ -263,7 +263,7 @@ async def test_lost_connection_costs_those_that_were_idle_before(empty_postgresq
 
 
 async def test_connection_lost_within_a_statement_is_unavailable(empty_postgresql_url: str) -> None:
-    async with Gate(empty_postgresql_url, "") as gate:
+    async with Gate(empty_postgresql_url) as gate:
         await gate.open()
         async with opened(gate.url) as (database, _):
             await seconds_of(database)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.conftest import on_one_database
 from tests.support.client import Client
 from tests.support.processes import writes_locked
 
@@ -18,6 +19,7 @@ async def test_server_is_healthy_and_ready(client: Client) -> None:
 
 @pytest.mark.requirement("FR-062")
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
+@on_one_database
 async def test_server_without_its_database_is_healthy_but_not_ready(client: Client) -> None:
     assert (await client.request("GET", "/health")).status == 200
     assert (await client.request("GET", "/health/ready")).outcome == (503, "Service temporarily unavailable")

@@ -6,14 +6,13 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 
-import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import ORIGIN, on_one_database
 from tests.support.client import PASSWORD, PATHS, Client, Paths, Person, Response
+from tests.support.processes import locked
 
 TODO, TASKS = PATHS
 Attempt = Callable[..., Awaitable[Response]]
@@ -170,8 +169,7 @@ async def test_concurrent_guesses_up_to_the_limit_are_checked(client: Client, al
 async def test_concurrent_logins_share_the_wait_for_the_database(
     client: Client, alice: Person, database_url: str, paths: Paths
 ) -> None:
-    with closing(psycopg2.connect(database_url)) as connection, capture_logs():
-        connection.cursor().execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+    with locked(database_url, "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), capture_logs():
         started = time.monotonic()
         responses = await asyncio.gather(*(log_in(client, paths, alice.email, PASSWORD) for _ in range(5)))
         seconds = time.monotonic() - started

