@@ -6,12 +6,13 @@ import ipaddress
 import re
 import socket
 import sys
+from asyncio.staggered import staggered_race  # not documented, but exported; asyncio's create_connection() uses it
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiopg
 import psycopg2
@@ -207,33 +208,14 @@ def _look_up(name: str) -> list[str] | Exception:
 
 async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Cursor]]]) -> aiopg.Cursor:
     """Return the cursor of the first attempt that succeeds (see ``Connector``), or raise all errors as one."""
-    cursors: list[aiopg.Cursor] = []
-    failures: list[DatabaseUnavailable] = []
-    tasks: list[asyncio.Task[None]] = []
-    waiting = list(attempts)
-
-    async def run(attempt: Callable[[], Coroutine[Any, Any, aiopg.Cursor]]) -> None:
-        try:
-            cursors.append(await attempt())
-        except DatabaseUnavailable as error:
-            failures.append(error)
-
-    try:
-        while not cursors and len(failures) < len(attempts):
-            if waiting:
-                tasks.append(asyncio.create_task(run(waiting.pop(0))))
-            running = [task for task in tasks if not task.done()]
-            delay = ATTEMPT_DELAY_SECONDS if waiting else None
-            done, _ = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # raises any other exception, which is a bug
-        if cursors:
-            return cursors.pop()
-    finally:
-        for task in tasks:
-            task.cancel()
-        for cursor in cursors:
-            cursor.connection.close()
+    cursor, _, errors = await staggered_race(attempts, ATTEMPT_DELAY_SECONDS)
+    if cursor is not None:
+        return cast("aiopg.Cursor", cursor)
+    failures = []
+    for error in errors:
+        if not isinstance(error, DatabaseUnavailable):
+            raise cast("Exception", error)  # a bug
+        failures.append(error)
     kind = min(map(type, failures), key=(DatabaseRefused, TooManyConnections, DatabaseUnavailable).index)
     raise kind("; ".join(map(str, failures)))
 
