@@ -7,7 +7,7 @@ import email_validator
 
 EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, without the angle brackets
 PASSWORD_BYTES = 72  # the maximum for bcrypt
-# A longer text has more than 72 bytes in NFC: at worst, NFC composes three characters to one of two bytes.
+# A longer password exceeds 72 bytes in NFC: at worst, NFC turns three characters into one, which has two bytes.
 _PASSWORD_CHARACTERS = PASSWORD_BYTES // 2 * 3
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

@@ -164,7 +164,7 @@ def _failures(examples: Iterable[errors.ApiError]) -> dict[str, Any]:
 
 
 def _errors(route: Route, operation: Operation, body: str | None) -> list[errors.ApiError]:
-    """Return an example of each error: those that the operation declares, and those of all operations of its kind."""
+    """Return an example of each error: those that the operation declares, and those its route, query and body imply."""
     found = [*operation.errors, errors.InternalError(), errors.BodyTooLarge()]
     if issubclass(route.handler, PrivateHandler):
         found.append(errors.Unauthorized())

@@ -158,7 +158,7 @@ class Connector:
         """Open a connection and return a cursor; try the address of the last successful connection first.
 
         Raises:
-            DatabaseRefused, TooManyConnections, DatabaseUnavailable: if all addresses fail or are ``read_only``.
+            DatabaseRefused, TooManyConnections, DatabaseUnavailable: if every address fails or is in ``read_only``.
         """
         good = self.last_good
         hosts = sorted(self._hosts, key=lambda host: good is None or host not in (good, good._replace(hostaddr="")))

@@ -61,7 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body_parsed = False
         self._body_left: int | None = 0  # bytes; None: the body is chunked
         self._framing = 0  # bytes of a chunked body since the last piece of content
-        self._dropped = 0  # bytes that arrived but were not processed
+        self._dropped = 0  # bytes dropped since the last request began
         self._dropping = False  # True: everything that arrives is dropped
         self._client_ended = False  # True: the client has closed its side of the connection
         self._lost = False
@@ -275,7 +275,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next(exchange)
 
     def _next(self, exchange: Exchange) -> None:
-        """Wait for the next request, or close the connection."""
+        """Wait for the next request, or end the server's side and drop what arrives until the client closes."""
         self._exchange = None
         if not exchange.keep_alive:
             self._dropping = True

@@ -37,7 +37,7 @@ _TRACEPARENT = re.compile(
 class Exchange(HTTPServerRequest, HTTPConnection):
     """A request, its body as it arrives, and the ``HTTPConnection`` that Tornado writes the response to.
 
-    The connection sets ``body_length``, ``keep_alive`` and ``refusal`` once it has checked the head.
+    ``Connection`` sets ``body_length``, ``keep_alive`` and ``refusal`` once it has checked the head.
 
     Args:
         connection: the client connection.
@@ -88,7 +88,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
 
     @cached_property
     def log_keys(self) -> dict[str, str]:
-        """The keys of every log line of the request; the caller sends the trace id (W3C Trace Context, section 3.2)."""
+        """The fields of every log line of the request, with the caller's trace id, if any (W3C Trace Context, 3.2)."""
         trace = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"request_id": self.id, "trace_id": trace[1]} if trace else {"request_id": self.id}
 
@@ -170,7 +170,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         assert isinstance(start_line, ResponseStartLine)  # noqa: S101
         status = start_line.code
         self.head_sent = True
-        # To keep the connection, the rest of the body must be short enough to drop, and not wait for 100 Continue.
+        # An unread body keeps the connection open only if it is short, and the client sends it without 100 Continue.
         droppable = not self._expects_continue and (self.body_length or 0) <= DROPPED_BYTES
         if self.server.draining or not (self.body_complete or droppable):
             self.keep_alive = False

@@ -32,7 +32,7 @@ class Router:
     def run(self, exchange: Exchange) -> None:
         """Start the handler of a request.
 
-        Tornado's ``Application`` would use a delegate, which also collects the body and adds two callbacks.
+        Tornado's ``Application`` would collect the body a second time, and add two callbacks to each request.
         """
         make_handler, parameters = self._find(exchange.path) if exchange.refusal is None else (self._fallback, [])
         coroutine = make_handler(exchange)._execute([], *parameters)  # noqa: SLF001

@@ -61,7 +61,7 @@ class Server:
         """
         self._sockets = bind_sockets(port, host or None)
         for listener in self._sockets:
-            # Connections inherit this: the kernel buffers what the client has room for, and at most WRITE_BYTES more.
+            # Connections inherit this: the kernel holds what is in flight to the client, and at most WRITE_BYTES more.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BYTES)
         self._resume_accepting()
         self._check_clients()

@@ -206,5 +206,5 @@ def _task(row: Sequence[Any]) -> Task:
     }
 
 
-# Part of every ETag: after a release that represents tasks differently, ETags of older releases do not match.
+# A checksum of the field names, in every ETag: the ETags of a release with other fields do not match.
 FORM = f"{crc32(orjson.dumps(_task([None] * len(_columns)))):08x}"

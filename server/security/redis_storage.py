@@ -46,7 +46,7 @@ class SharedStorage:
         self._storage = open_storage(url)
         self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="redis")
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._failed: asyncio.Future[Any] | None = None  # the last call, while Redis is unavailable
+        self._failed: asyncio.Future[Any] | None = None  # the failed call, or its retry; None: Redis is available
         self._retry_at = 0.0
 
     async def call(self, function: Callable[[RedisStorage], Any]) -> Any:

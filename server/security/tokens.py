@@ -34,7 +34,7 @@ class Tokens:
     def __init__(self, secret: str, hours: float) -> None:
         self._secret = secret
         self._seconds = hours * 3600
-        # The user and the expiry of each accepted token, by its digest: usable tokens do not stay in memory.
+        # The user and the expiry of each accepted token. The keys are digests: no usable token stays in memory.
         self.accepted: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def issue(self, user_id: str, email: str) -> str:
