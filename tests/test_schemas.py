@@ -1,4 +1,4 @@
-"""Compiled schemas decide like jsonschema, and a schema with a mistake ends the start."""
+"""Compiled schemas find the same errors as jsonschema; a mistake in a schema is an error at import."""
 
 import re
 from collections.abc import Iterator
