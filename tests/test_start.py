@@ -82,6 +82,7 @@ async def test_server_is_ready_within_10_seconds_and_keeps_data(environment: dic
     async with serving(tmp_path, environment) as (process, client):
         assert (await client.request("GET", "/health/ready")).status == 200
         assert time.monotonic() - started_at < 10
+        assert process.events("server_started")[0]["version"] == server.__version__
         alice = await Person.register(client, "alice")
         task = await alice.create(PATHS[0])
         assert await process.stop() == 0
