@@ -1,6 +1,5 @@
 """README.md agrees with the code, its commands work, and links between the pages lead to files and headings."""
 
-import asyncio
 import json
 import re
 from dataclasses import fields
@@ -14,8 +13,8 @@ from server.api.schemas import SCHEMAS
 from server.config import Config
 from server.routes import ROUTES
 from tests.support.client import Client
+from tests.support.processes import PROJECT, run
 
-PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text("utf-8")
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), PROJECT / "tests" / "README.md"]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("|")]
@@ -89,19 +88,13 @@ def test_every_reason_to_reject_a_token_is_documented() -> None:
 
 
 @pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
-async def test_curl_session_works(client: Client) -> None:
+async def test_curl_session_works(client: Client, tmp_path: Path) -> None:
     readme = section("First steps").replace("me@example.com", client.new_email("me"))
+    readme = readme.replace("localhost:8000", f"127.0.0.1:{client.port}")
     sign_up, use = re.findall(r"```sh\n([^`]*curl[^`]*)```", readme)
-
-    async def run(script: str) -> str:
-        shell = await asyncio.create_subprocess_exec("sh", "-ec", script, stdout=asyncio.subprocess.PIPE)
-        output, _ = await shell.communicate()
-        assert shell.returncode == 0
-        return output.decode()
-
-    address = f"127.0.0.1:{client.port}"
-    session = json.loads(await run(sign_up.replace("localhost:8000", address)))
-    output = await run(re.sub("^TOKEN=.*", f"TOKEN={session['token']}", use.replace("localhost:8000", address)))
+    session = json.loads(await run("sh", "-ec", sign_up, folder=tmp_path))
+    use = re.sub("^TOKEN=.*", f"TOKEN={session['token']}", use)
+    output = await run("sh", "-ec", use, folder=tmp_path)
     created, listed = json.loads(f"[{output.replace('}{', '},{')}]")
     assert created["task"]["user_id"] == session["user"]["id"]
     assert listed == {"tasks": [created["task"]]}

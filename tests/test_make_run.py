@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import PATHS
-from tests.support.processes import PROJECT, client_of, finished, free_port, started
+from tests.support.processes import PROJECT, client_of, finished, free_port, run, started
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 
@@ -38,15 +38,15 @@ async def test_make_run_serves_and_keeps_its_secret_and_data(tmp_path: Path) -> 
     assert secret not in process.stdout + process.stderr
     assert (project / "todo.db").exists()
     await copy_project(other)
-    assert (await finished("make", ".env", folder=other, environment={})).exit_code == 0
+    await run("make", ".env", folder=other)
     assert secret not in (other / ".env").read_text("utf-8")
 
 
 async def test_make_names_its_targets_and_the_python_it_needs(tmp_path: Path) -> None:
     project, python = tmp_path / "project", tmp_path / "python3.10"
     await copy_project(project)
-    process = await finished("make", folder=project, environment={})
-    assert {"run", "test", "check"} <= {line.split()[0] for line in process.stdout.splitlines()}
+    targets = await run("make", folder=project)
+    assert {"run", "test", "check"} <= {line.split()[0] for line in targets.splitlines()}
     shutil.rmtree(project / ".venv")
     program = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
     write_program(python, f'[ "$1" = -c ] && exec "{sys.executable}" -c "{program}" "$2"')
@@ -59,9 +59,8 @@ async def test_make_names_its_targets_and_the_python_it_needs(tmp_path: Path) ->
 async def copy_project(folder: Path) -> None:
     """Copy the files of the repository; this run's interpreter stands in for the virtual environment."""
     git = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    listing = await finished(*git, folder=PROJECT, environment={})
-    assert listing.exit_code == 0, listing.stderr
-    for name in listing.stdout.split("\0"):
+    listing = await run(*git, folder=PROJECT)
+    for name in listing.split("\0"):
         if name and (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, folder / name)
