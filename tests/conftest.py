@@ -24,10 +24,10 @@ from server.database.migrations import migrate
 from server.http.server import Server
 from server.services import Services
 from tests.support.client import PATHS, Client, Document, Paths, Person
+from tests.support.processes import SETTINGS
 
 T = TypeVar("T")
-SECRET = "a-secret-of-the-tests-32-bytes-long"
-ORIGIN = "http://localhost:3000"
+SECRET, ORIGIN = SETTINGS["BETTER_AUTH_SECRET"], SETTINGS["FRONTEND_URL"]
 
 
 @pytest.fixture(scope="session")
@@ -94,14 +94,8 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
 
 @pytest.fixture
 def environment(database_url: str) -> dict[str, str]:
-    """The required settings, with fast hashes and without rate limits."""
-    return {
-        "DATABASE_URL": database_url,
-        "BETTER_AUTH_SECRET": SECRET,
-        "FRONTEND_URL": ORIGIN,
-        "BCRYPT_ROUNDS": "4",
-        "AUTH_RATE_LIMIT": "off",
-    }
+    """The settings of all servers, with the test's database."""
+    return SETTINGS | {"DATABASE_URL": database_url}
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, str(PROJECT / "run.py"))
 PATIENCE_SECONDS = 20
 LINE_BYTES = 16 * 1024 * 1024
-# The settings of a process; the database is a file in its folder.
+# The settings of all servers: fast hashes, and no rate limits. The database is a file in the process's folder.
 SETTINGS = {
     "DATABASE_URL": "sqlite:///todo.db",
     "BETTER_AUTH_SECRET": "a-secret-of-the-tests-32-bytes-long",
@@ -168,8 +168,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Process, Client]]:
     """Start a server on a port, by default a free one, and wait until it listens."""
     port = port or free_port()
-    environment = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
-    async with started(*command, folder=folder, environment=environment) as process:
+    async with started(*command, folder=folder, environment={**environment, "PORT": str(port)}) as process:
         await process.wait_for_port(port)
         async with client_of(port) as client:
             yield process, client
