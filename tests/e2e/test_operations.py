@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import json
-import math
 import os
 import re
 import shlex
@@ -12,18 +11,17 @@ import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass, field
-from operator import itemgetter
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
-from tests.conftest import SECRET, new_postgresql_database
-from tests.support.client import PASSWORD, PATHS, Client, Person, Response
-from tests.support.processes import PROJECT, RUN, SETTINGS, Gate, Process, serving, writes_locked
+from tests.conftest import SECRET
+from tests.support.client import PASSWORD, PATHS, Client, Person
+from tests.support.processes import PROJECT, RUN, SETTINGS, serving, writes_locked
 
 PAGE = (PROJECT / "docs" / "operations.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(sh|json)\n(.*?)^```", PAGE.partition("## Troubleshooting")[2], re.DOTALL | re.MULTILINE)
@@ -32,11 +30,15 @@ EXAMPLES = [text for language, text in BLOCKS if language == "json"]
 QUESTIONS = (FAILING, SLOW, ONE_REQUEST, REJECTED, REFUSED)
 PATH = PATHS[0]
 LIMIT = 3
-SLOW_SECONDS = 1.0
+TIMEOUT_SECONDS = 1
 ATTACKER = "203.0.113.7"
 REQUEST_ID = "of-both-servers"
 TITLE = {"title": "Buy groceries"}
-ENVIRONMENT = SETTINGS | {"AUTH_RATE_LIMIT": f"{LIMIT}/minute", "TRUSTED_PROXY_HOPS": "1"}
+ENVIRONMENT = SETTINGS | {
+    "AUTH_RATE_LIMIT": f"{LIMIT}/minute",
+    "DATABASE_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
+    "TRUSTED_PROXY_HOPS": "1",
+}
 
 
 def events_in_code() -> Iterator[tuple[str, str, frozenset[str]]]:
@@ -61,25 +63,11 @@ def test_table_of_events_matches_the_code() -> None:
 
 
 @dataclass
-class Incident:
-    """Two servers and the requests that were sent to them; afterwards their log files in a folder."""
+class Logs:
+    """The log files of two servers in a folder, and their lines."""
 
     folder: Path
-    servers: list[tuple[Process, Client]] = field(default_factory=list)
-    done: list[tuple[str, int]] = field(default_factory=list)  # route and status
-
-    async def send(self, method: str, path: str, value: Any = ..., *, server: int = 0, **options: Any) -> Response:
-        """Send a request, and note its route and status."""
-        response = await self.servers[server][1].request(method, path, value, **options)
-        self.done.append((f"{method} {'null' if path == '/no/such/path' else path}", response.status))
-        return response
-
-    async def log_in(self, statuses: str, email: str | None, address: str) -> None:
-        """Send wrong passwords for an account, or for new emails, and check the statuses of the responses."""
-        for status in statuses.split():
-            value = {"email": email or Client.new_email("unknown"), "password": "Wrong-password-1"}
-            response = await self.send("POST", PATH.login, value, headers={"X-Forwarded-For": address})
-            assert response.status == int(status)
+    lines: list[dict[str, Any]]
 
     def ask(self, question: str, lines: str | None = None) -> list[dict[str, Any]]:
         """Run a command of the page on the log files, or on lines through a pipe, and return its output."""
@@ -97,105 +85,98 @@ class Incident:
         return [json.loads(line) for line in found.stdout.splitlines()]
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the ``request`` lines of both logs."""
-        return [line for process, _ in self.servers for line in process.events("request")]
+        return [line for line in self.lines if line["event"] == "request"]
 
 
 def token(key: str = SECRET, **claims: Any) -> str:
     return jwt.encode({"sub": "00000000-0000-4000-8000-000000000000", "exp": time.time() + 60, **claims}, key, "HS256")
 
 
-async def reject_tokens(incident: Incident) -> None:
+async def reject_tokens(first: Client, second: Client) -> None:
     """Send tokens of five kinds that are not accepted, the expired ones from two addresses."""
-    await incident.send("GET", PATH.tasks)
+    await first.request("GET", PATH.tasks)
     for address in (ATTACKER, ATTACKER, "198.51.100.1"):
-        await incident.send("GET", PATH.tasks, token=token(exp=1), headers={"X-Forwarded-For": address})
+        await first.request("GET", PATH.tasks, token=token(exp=1), headers={"X-Forwarded-For": address})
     for _ in range(2):
-        await incident.send("GET", PATH.tasks, token=token("another-secret-of-more-than-32-bytes"), server=1)
-    await incident.send("GET", PATH.tasks, token="no.token")
-    await incident.send("POST", PATH.tasks, TITLE, token=token())
+        await second.request("GET", PATH.tasks, token=token("another-secret-of-more-than-32-bytes"))
+    await first.request("GET", PATH.tasks, token="no.token")
+    await first.request("POST", PATH.tasks, TITLE, token=token())
 
 
-async def refuse_logins(incident: Incident, email: str) -> None:
+async def refuse_logins(client: Client, email: str) -> None:
     """Reach the limit of an address, that of an email, and that of registering."""
-    await incident.log_in("401 401 401 429 429", None, ATTACKER)
-    await incident.log_in("401", email, "198.51.100.1")
-    await incident.log_in("401 401 429", email, "198.51.100.2")
+    for address, known_email, statuses in (
+        (ATTACKER, None, "401 401 401 429 429"),
+        ("198.51.100.1", email, "401"),
+        ("198.51.100.2", email, "401 401 429"),
+    ):
+        for status in statuses.split():
+            value = {"email": known_email or Client.new_email("unknown"), "password": "Wrong-password-1"}
+            response = await client.request("POST", PATH.login, value, headers={"X-Forwarded-For": address})
+            assert response.status == int(status)
     for _ in range(LIMIT + 1):
-        await incident.send("POST", PATH.register, {}, headers={"X-Forwarded-For": "198.51.100.3"})
+        await client.request("POST", PATH.register, {}, headers={"X-Forwarded-For": "198.51.100.3"})
 
 
-async def run_incident(incident: Incident, database_url: str, gate: Gate) -> None:
-    """Let tokens and logins be refused, a statement wait for a lock, and the database be unreachable."""
-    alice = await Person.register(incident.servers[0][1], "alice")
-    incident.done.append((f"POST {PATH.register}", 201))
-    for server in (0, 1, 0):
-        await incident.send("GET", PATH.tasks, token=alice.token, server=server)
-    await incident.send("GET", "/no/such/path")
-    await reject_tokens(incident)
-    await refuse_logins(incident, alice.email)
-    with writes_locked(database_url):
-        slow = asyncio.create_task(incident.send("POST", PATH.tasks, TITLE, token=alice.token))
-        await asyncio.sleep(SLOW_SECONDS)
-    assert (await slow).status == 201
-    await gate.shut()
+async def run_incident(first: Client, second: Client, database_url: str) -> None:
+    """Let tokens and logins be refused, and a write fail that another process delays for too long."""
+    alice = await Person.register(first, "alice")
+    for client in (first, second, first):
+        await client.request("GET", PATH.tasks, token=alice.token)
+    await first.request("GET", "/no/such/path")
+    await reject_tokens(first, second)
+    await refuse_logins(first, alice.email)
+    create = ("POST", PATH.tasks, TITLE)
     headers = {"X-Request-ID": REQUEST_ID}
-    assert (await incident.send("GET", PATH.tasks, token=alice.token, headers=headers)).status == 500
-    assert (await incident.send("GET", "/health/ready", server=1)).status == 503
-    await gate.open()
-    assert (await incident.send("GET", PATH.tasks, token=alice.token, headers=headers, server=1)).status == 200
+    with writes_locked(database_url):
+        assert (await first.request(*create, token=alice.token, headers=headers)).status == 500
+    assert (await second.request(*create, token=alice.token, headers=headers)).status == 201
 
 
-async def record_incident(folder: Path, database_url: str) -> Incident:
+async def record_logs(folder: Path) -> Logs:
     """Run an incident, and write the logs of both servers to files, next to one with lines that are not theirs."""
-    incident = Incident(folder)
-    async with Gate(database_url, "any") as gate, AsyncExitStack() as stack:
-        await gate.open()
-        environment = ENVIRONMENT | {"DATABASE_URL": gate.url}
-        incident.servers += [await stack.enter_async_context(serving(folder, environment)) for _ in range(2)]
-        await run_incident(incident, database_url, gate)
-        for number, (process, _) in enumerate(incident.servers, 1):
+    logs = Logs(folder, [])
+    async with serving(folder, ENVIRONMENT) as first, serving(folder, ENVIRONMENT) as second:
+        await run_incident(first[1], second[1], f"sqlite:///{folder}/todo.db")
+        for number, (process, _) in enumerate((first, second), 1):
             assert await process.stop() == 0
             (folder / f"web.{number}.log").write_text(process.stdout, "utf-8")
+            logs.lines += process.events()
     (folder / "web.3.log").write_text('Traceback (most recent call last):\n7\nnull\n["x"]\n{"event":"requ', "utf-8")
-    return incident
+    return logs
 
 
 @pytest.fixture(scope="module")
-def logs(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
     """The logs of an incident."""
-    with new_postgresql_database(postgresql_server) as url:
-        yield asyncio.run(record_incident(tmp_path_factory.mktemp("incident"), url))
+    return asyncio.run(record_logs(tmp_path_factory.mktemp("incident")))
 
 
-def test_failing_routes_are_listed(logs: Incident) -> None:
-    expected = []
-    for route in {route for route, _ in logs.done}:
-        classes = Counter(status // 100 for known, status in logs.done if known == route)
-        counts = {"requests": classes.total(), "4xx": classes[4], "5xx": classes[5]}
-        expected.append({"route": route, **counts, "rate": round(classes[5] / classes.total(), 3)})
-    found = logs.ask(FAILING)
-    assert sorted(found, key=itemgetter("route")) == sorted(expected, key=itemgetter("route"))
-    assert [line["rate"] for line in found] == sorted((line["rate"] for line in found), reverse=True)
-    assert [line["route"] for line in found if line["5xx"]] == ["GET /health/ready", f"GET {PATH.tasks}"]
-
-
-def test_slow_routes_are_listed(logs: Incident) -> None:
-    durations = defaultdict(list)
+def test_failing_routes_are_listed(logs: Logs) -> None:
+    classes = defaultdict[str, Counter[int]](Counter)
     for line in logs.requests():
-        durations[f"{line['method']} {line['route'] or 'null'}"].append(math.ceil(line["duration_ms"]))
-    found = logs.ask(SLOW)
-    assert {line["route"]: line["requests"] for line in found} == Counter(route for route, _ in logs.done)
+        classes[f"{line['method']} {line['route'] or 'null'}"][line["status"] // 100] += 1
+    found = logs.ask(FAILING)
     for line in found:
-        ordered = sorted(durations[line["route"]])
-        for percent in (50, 99):
-            assert line[f"p{percent}"] == ordered[math.ceil(len(ordered) * percent / 100) - 1]
+        counts = classes.pop(line["route"])
+        assert (line["requests"], line["4xx"], line["5xx"]) == (counts.total(), counts[4], counts[5])
+        assert line["rate"] == round(counts[5] / counts.total(), 3)
+    assert classes == {}
+    assert [line["rate"] for line in found] == sorted((line["rate"] for line in found), reverse=True)
+    assert [line["route"] for line in found if line["5xx"]] == [f"POST {PATH.tasks}"]
+
+
+def test_slow_routes_are_listed(logs: Logs) -> None:
+    found = logs.ask(SLOW)
+    assert {(line["route"], line["requests"]) for line in found} == {
+        (line["route"], line["requests"]) for line in logs.ask(FAILING)
+    }
     assert [line["p99"] for line in found] == sorted((line["p99"] for line in found), reverse=True)
     assert found[0]["route"] == f"POST {PATH.tasks}"
-    assert found[0]["p99"] > SLOW_SECONDS * 500  # a part of the time passes before the request arrives
+    assert found[0]["p99"] >= TIMEOUT_SECONDS * 1000
 
 
-def test_percentiles_of_many_requests(logs: Incident) -> None:
+def test_percentiles_of_many_requests(logs: Logs) -> None:
     durations = [*range(1, 201), 1000, 2000]
     lines = [{"event": "request", "method": "GET", "route": "/", "duration_ms": ms - 0.5} for ms in durations]
     pipe = SLOW.replace("web.*.log", "")
@@ -204,18 +185,18 @@ def test_percentiles_of_many_requests(logs: Incident) -> None:
     ]
 
 
-def test_lines_of_one_request_are_found(logs: Incident) -> None:
+def test_lines_of_one_request_are_found(logs: Logs) -> None:
     found = logs.ask(ONE_REQUEST)
     assert [(line["file"], line["event"], line.get("status")) for line in found] == [
         ("web.1.log", "service_unavailable", None),
         ("web.1.log", "request", 500),
-        ("web.2.log", "request", 200),
+        ("web.2.log", "request", 201),
     ]
     assert {line["request_id"] for line in found} == {REQUEST_ID}
     assert found[0]["exception"][0]["exc_type"] == "DatabaseUnavailable"
 
 
-def test_reasons_of_rejected_tokens_are_counted(logs: Incident) -> None:
+def test_reasons_of_rejected_tokens_are_counted(logs: Logs) -> None:
     found = logs.ask(REJECTED)
     assert {line["reason"]: (line["rejected"], line["addresses"]) for line in found} == {
         "expired": (3, 2),
@@ -227,7 +208,7 @@ def test_reasons_of_rejected_tokens_are_counted(logs: Incident) -> None:
     assert [line["rejected"] for line in found] == [3, 2, 1, 1, 1]
 
 
-def test_addresses_of_refused_logins_are_listed(logs: Incident) -> None:
+def test_addresses_of_refused_logins_are_listed(logs: Logs) -> None:
     assert logs.ask(REFUSED) == [
         {"remote_ip": ATTACKER, "refused": 5, "reasons": {"unknown_email": 3, "address": 2}},
         {"remote_ip": "198.51.100.2", "refused": 3, "reasons": {"wrong_password": 2, "email": 1}},
@@ -235,33 +216,23 @@ def test_addresses_of_refused_logins_are_listed(logs: Incident) -> None:
     ]
 
 
-def form(value: Any) -> Any:
-    """Return an object's keys with the types of their values; numbers are of one type."""
-    if isinstance(value, dict):
-        return {key: form(its_value) for key, its_value in value.items()}
-    if isinstance(value, list):
-        return [form(value[0])]
-    return float if isinstance(value, int) else type(value)
-
-
 @pytest.mark.parametrize(("question", "example"), zip(QUESTIONS, EXAMPLES, strict=True))
-def test_examples_have_the_form_of_the_output(logs: Incident, question: str, example: str) -> None:
-    forms = [form(line) for line in logs.ask(question)]
+def test_examples_have_the_keys_of_the_output(logs: Logs, question: str, example: str) -> None:
+    keys = [line.keys() for line in logs.ask(question)]
     for line in example.splitlines():
-        assert form(json.loads(line)) in forms
+        assert json.loads(line).keys() in keys
 
 
-def test_commands_take_a_pipe_and_a_time(logs: Incident) -> None:
+def test_commands_take_a_pipe_and_a_time(logs: Logs) -> None:
     (sed,) = re.findall(r"`(sed '.*?')`", PAGE)
     (clause,) = re.findall(r'`(and \.timestamp > ".*?")`', PAGE)
-    files = [(logs.folder / f"web.{number}.log").read_text("utf-8") for number in (1, 2)]
-    prefixed = "".join(f"2026-11-21T10:30:00+00:00 app[web.1]: {line}\n" for line in "".join(files).splitlines())
+    prefixed = "".join(f"2026-11-21T10:30:00+00:00 app[web.1]: {json.dumps(line)}\n" for line in logs.lines)
     piped = f"{sed} | {FAILING.replace('web.*.log', '')}"
     assert logs.ask(piped, prefixed) == logs.ask(FAILING)
     noon = sorted(line["timestamp"] for line in logs.requests())[9]
     later = clause.replace(re.findall('"(.*)"', clause)[0], noon)
     found = logs.ask(FAILING.replace('== "request"', f'== "request" {later}'))
-    assert sum(line["requests"] for line in found) == len(logs.done) - 10
+    assert sum(line["requests"] for line in found) == len(logs.requests()) - 10
 
 
 @pytest.mark.usefixtures("io_loop")
