@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.api.openapi import build
 from tests.support.processes import SETTINGS, run, serving
 from tests.support.typescript import NODE
 
@@ -49,8 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def generate(folder: Path) -> None:
-    async with serving(folder, SETTINGS) as (_, client):
-        await run("curl", "-sSo", "openapi.json", f"http://127.0.0.1:{client.port}/openapi.json", folder=folder)
+    (folder / "openapi.json").write_text(json.dumps(build()), "utf-8")
     await asyncio.gather(
         generate_with_openapi_generator(folder),
         run(
@@ -106,16 +106,12 @@ async def test_generated_client_uses_the_api(folder: Path, tmp_path: Path, name:
         variables = {"API_URL": f"http://127.0.0.1:{client.port}", "PYTHONPATH": str(folder / "python")}
         output = await run(*COMMANDS[name], folder=folder, environment=variables)
     assert json.loads(output) == {
-        "signedUp": True,
         "created": ["Buy milk", None, False],
-        "all": [["Read", "Buy milk"], None],
-        "page": [["Buy milk"], 2, 2],
+        "all": [["Buy milk"], None],
+        "page": [[], 2, 5],
         "updated": ["Buy milk", "2 l", True],
-        "newer": True,
         "stale": [412, "Task has changed"],
         "invalid": [400, "Title is required", "title"],
-        "unauthorized": [401, "Unauthorized"],
-        "deleted": 204,
         "gone": [404, "Task not found"],
     }
 
