@@ -103,13 +103,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def deployed(folder: Path, count: int = PROCESSES, **settings: str) -> AsyncIterator[Cluster]:
-    """Start a number of server processes with PostgreSQL, PgBouncer and nginx."""
+async def deployed(folder: Path) -> AsyncIterator[Cluster]:
+    """Start server processes with PostgreSQL, PgBouncer and nginx."""
     async with postgres() as database, pgbouncer(database, connections=40) as url, AsyncExitStack() as stack:
         # Under load, this process could not keep up with reading one log line per request.
-        own = {"DATABASE_URL": url, "TRUSTED_PROXY_HOPS": "1", "LOG_LEVEL": "warning"}
-        cluster = Cluster(folder, SETTINGS | own | settings, database, stack)
-        await asyncio.gather(*(cluster.start(free_port()) for _ in range(count)))
+        settings = SETTINGS | {"DATABASE_URL": url, "TRUSTED_PROXY_HOPS": "1", "LOG_LEVEL": "warning"}
+        cluster = Cluster(folder, settings, database, stack)
+        await asyncio.gather(*(cluster.start(free_port()) for _ in range(PROCESSES)))
         cluster.nginx = await stack.enter_async_context(nginx(cluster.processes))
         yield cluster
 
