@@ -1,22 +1,19 @@
 """Tokens of Better Auth are accepted if it is configured as docs/frontend.md says."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from server.values import parse_uuid
-from tests.conftest import ORIGIN
-from tests.support.client import PATHS, Client
+from tests.conftest import ORIGIN, execute
+from tests.support.client import PATHS, Client, Person
 from tests.support.processes import Process, run, serving
 from tests.support.typescript import NODE, built, code_blocks, compiled, new_project
 
 User = dict[str, str]
 
 PATH = PATHS[0]
-TASK = {"title": "Buy groceries"}
 pytestmark = [
     pytest.mark.usefixtures("io_loop"),
     # the page's SQL is PostgreSQL's
@@ -45,29 +42,22 @@ def rejections(process: Process) -> list[str]:
     return [line["reason"] for line in process.events("token_rejected")]
 
 
-def insert(database_url: str, user: User) -> None:
-    """Add a user with the statement of the page."""
-    (statement,) = code_blocks("sql")
-    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(f"PREPARE add_user AS {statement}")
-        for _ in range(2):
-            cursor.execute("EXECUTE add_user (%s, %s)", (user["id"], user["email"]))
-
-
 @pytest.mark.requirement("FR-002")
 async def test_token_of_documented_better_auth_is_accepted(environment: dict[str, str], tmp_path: Path) -> None:
     user, _ = await sign_up(environment, tmp_path)
     async with serving(tmp_path, environment) as (process, client):
-        assert (await client.request("GET", PATH.tasks, token=user["token"])).body == {"tasks": []}
-        assert (await client.request("POST", PATH.tasks, TASK, token=user["token"])).status == 401
-        assert (await client.request("GET", PATH.tasks, token=user["token"])).status == 200
-        insert(environment["DATABASE_URL"], user)
-        created = await client.request("POST", PATH.tasks, TASK, token=user["token"])
-        assert created.status == 201
-        assert created.body["task"]["user_id"] == user["id"]
-        assert (await client.request("GET", PATH.tasks, token=user["token"])).body == {"tasks": [created.body["task"]]}
+        alice = Person(client, user["id"], user["email"], user["token"])
+        assert await alice.list(PATH) == []
+        assert (await alice.request("POST", PATH.tasks, {"title": "Buy groceries"})).status == 401
+        assert await alice.list(PATH) == []
+        insert = code_blocks("sql")[0].replace("$1", f"'{alice.id}'").replace("$2", f"'{alice.email}'")
+        for _ in range(2):
+            execute(environment["DATABASE_URL"], insert)
+        task = await alice.create(PATH)
+        assert task["user_id"] == alice.id
+        assert await alice.list(PATH) == [task]
         for password in ("correct horse", ""):
-            login = {"email": user["email"], "password": password}
+            login = {"email": alice.email, "password": password}
             assert (await client.request("POST", PATH.login, login)).status == 401
         await process.stop()  # the last lines of the log are written
     assert rejections(process) == ["unknown_user"]
