@@ -94,14 +94,9 @@ async def test_steps_of_the_dockerfile_make_a_server(tmp_path: Path) -> None:
 
 
 def compose_services() -> dict[str, dict[str, Any]]:
-    """Return the services of the compose file, with values for its variables where it has no defaults."""
-    variables = {"POSTGRES_PASSWORD": "a-password", "BETTER_AUTH_SECRET": SETTINGS["BETTER_AUTH_SECRET"]}
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        return variables[name] if default is None else default
-
-    text = re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", value, COMPOSE_FILE.read_text("utf-8"))
+    """Return the services of the compose file; variables without a default have a value that contains their name."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE_FILE.read_text("utf-8"))
+    text = re.sub(r"\$\{(\w+)[^}]*\}", r"\1-of-more-than-32-bytes-for-this-test", text)
     services: dict[str, dict[str, Any]] = yaml.load(text, yaml.BaseLoader)["services"]  # strings
     return services
 
@@ -110,37 +105,29 @@ async def test_settings_of_the_compose_file_make_a_server(empty_postgresql_url: 
     services = compose_services()
     server, postgres = services["server"], services["postgres"]["environment"]
     url = urlsplit(server["environment"]["DATABASE_URL"])
-    assert (url.username, url.password, url.path[1:], services.keys() & {url.hostname}) == (
-        *(postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"], postgres["POSTGRES_DB"]),
-        {"postgres"},
-    )
+    assert url.hostname == "postgres"
+    assert (url.username, url.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
+    assert url.path == f"/{postgres['POSTGRES_DB']}"
     assert (COMPOSE_FILE.parent / server["build"]["context"] / server["build"]["dockerfile"]).resolve() == DOCKERFILE
     port = free_port()
     environment = settings(port, empty_postgresql_url) | server["environment"] | {"DATABASE_URL": empty_postgresql_url}
     async with started(*RUN, folder=tmp_path, environment=environment) as process:
         await assert_serves(process, port)
-        assert await process.stop() == 0
 
 
-@pytest.mark.parametrize(("port", "exit_code"), [(5432, 0), (5433, 2)])
-async def test_health_check_of_the_compose_file_finds_postgresql(
-    empty_postgresql_url: str, tmp_path: Path, port: int, exit_code: int
-) -> None:
+async def test_health_check_of_the_compose_file_finds_postgresql(empty_postgresql_url: str, tmp_path: Path) -> None:
     _, *command = compose_services()["postgres"]["healthcheck"]["test"]
     folder = empty_postgresql_url.partition("host=")[2]
-    command = [word.replace("127.0.0.1", folder) for word in command]
-    asked = await finished(*command, folder=tmp_path, environment={"PGPORT": str(port)})
-    assert asked.exit_code == exit_code, asked.stdout + asked.stderr
+    await run(*(word.replace("127.0.0.1", folder) for word in command), folder=tmp_path)
 
 
 async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("there is no systemd here")
-    text = UNIT.read_text("utf-8")  # its folder is replaced by the project's
-    (folder,) = re.findall("^WorkingDirectory=(.*)$", text, re.MULTILINE)
+    text = UNIT.read_text("utf-8").replace("/opt/todo-api/.venv/bin/python", sys.executable)
     unit = tmp_path / UNIT.name
-    unit.write_text(text.replace(f"{folder}/.venv/bin/python", sys.executable).replace(folder, str(PROJECT)), "utf-8")
+    unit.write_text(text.replace("/opt/todo-api", str(PROJECT)), "utf-8")
     verified = await finished(analyze, "verify", unit, folder=tmp_path)
     assert (verified.exit_code, verified.stdout + verified.stderr) == (0, "")
 

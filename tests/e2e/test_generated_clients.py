@@ -66,14 +66,9 @@ async def generate(folder: Path) -> None:
 
 async def generate_with_openapi_generator(folder: Path) -> None:
     for name, properties in OPENAPI_GENERATOR.items():
-        configuration = {
-            "generatorName": name,
-            "inputSpec": "openapi.json",
-            "outputDir": name,
-            "additionalProperties": properties,
-            "globalProperties": dict.fromkeys(("apiTests", "modelTests", "apiDocs", "modelDocs"), "false"),
-        }
-        (folder / f"generate-{name}.json").write_text(json.dumps(configuration), "utf-8")
+        options = {"generatorName": name, "inputSpec": "openapi.json", "outputDir": name}
+        configuration = json.dumps({**options, "additionalProperties": properties})
+        (folder / f"generate-{name}.json").write_text(configuration, "utf-8")
     names = [f"generate-{name}.json" for name in OPENAPI_GENERATOR]
     await run("java", "-jar", JAR, "batch", "--fail-fast", *names, folder=folder)
 

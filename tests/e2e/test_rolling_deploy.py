@@ -28,7 +28,7 @@ async def test_rolling_deploy_fails_no_request(tmp_path: Path, report: Report) -
                 await asyncio.gather(cluster.replace(port), asyncio.sleep(1))
         retried = sum("," in request["upstreams"] for request in cluster.nginx.requests())
         report(requests=len(load.outcomes), retried=retried)
-        assert not failed(load.outcomes), cluster.nginx.errors()
+        assert not failed(load.outcomes)
         assert retried > 0
         figures = assert_stored(cluster.database, load)
         assert figures["stored"] == figures["acknowledged"]

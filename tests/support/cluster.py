@@ -49,9 +49,6 @@ class Nginx:
         """Return the ``status`` of each request, and the addresses of the processes that it was sent to."""
         return [json.loads(line) for line in (self.folder / "access.jsonl").read_text("utf-8").splitlines()]
 
-    def errors(self) -> str:
-        return (self.folder / "error.log").read_text("utf-8")
-
 
 @asynccontextmanager
 async def nginx(ports: Iterable[int], tls: str = "") -> AsyncIterator[Nginx]:
