@@ -53,10 +53,10 @@ class Servers:
         events = [process.events(f"rate_limit_storage_{name}") for process in self.processes]
         return [[event.get("reason", "") for event in found] for found in events]
 
-    async def recovered(self) -> None:
-        """Make attempts until each process has found that Redis is available again."""
+    async def recovered(self, times: int = 1) -> None:
+        """Make attempts until each process has found this often that Redis is available again."""
         async with asyncio.timeout(10):
-            while not all(self.logged("recovered")):
+            while [len(found) for found in self.logged("recovered")] != [times, times]:
                 for client in self.clients:
                     await attempt(client, "203.0.113.1")
                 await asyncio.sleep(0.05)
@@ -145,23 +145,32 @@ async def test_processes_count_alone_while_redis_is_down(tmp_path: Path, number:
         assert [len(found) for found in both.logged("unavailable")] == [1, 1]
 
 
-async def test_full_redis_costs_no_request(tmp_path: Path) -> None:
+async def test_full_redis_or_wrong_values_cost_no_request(tmp_path: Path) -> None:
     port = free_port()
     async with (
         redis(tmp_path, port),
         Redis(port=port) as client,
         servers(tmp_path, f"redis://127.0.0.1:{port}") as both,
     ):
-        await client.config_set("maxmemory", "1")
+        assert await both.admitted("192.0.2.1") == LIMIT
+        for key in await client.keys():
+            await client.delete(key)
+            await client.execute_command("LPUSH", key, *["not a time"] * LIMIT)  # type: ignore[no-untyped-call]
         assert await both.admitted("192.0.2.1") == 2 * LIMIT
-        await asyncio.sleep(1.5)  # Redis is tried again
-        assert await both.admitted("192.0.2.2") == 2 * LIMIT
-        assert both.logged("recovered") == [[], []]
-        for (reason,) in both.logged("unavailable"):
-            assert "used memory" in reason
-        await client.config_set("maxmemory", "0")
         await both.recovered()
-        assert await both.admitted("192.0.2.3") == LIMIT
+        assert await both.admitted("192.0.2.2") == LIMIT
+
+        await client.config_set("maxmemory", "1")
+        assert await both.admitted("192.0.2.3") == 2 * LIMIT
+        await asyncio.sleep(1.5)  # Redis is tried again
+        assert await both.admitted("192.0.2.4") == 2 * LIMIT
+        assert [len(found) for found in both.logged("recovered")] == [1, 1]
+        for found in both.logged("unavailable"):
+            assert len(found) == 2
+            assert "used memory" in found[1]
+        await client.config_set("maxmemory", "0")
+        await both.recovered(2)
+        assert await both.admitted("192.0.2.5") == LIMIT
 
 
 async def test_stalled_event_loop_is_not_a_failure_of_redis(tmp_path: Path) -> None:
