@@ -107,6 +107,7 @@ async def test_generated_client_uses_the_api(folder: Path, tmp_path: Path, name:
         "updated": ["Buy milk", "2 l", True],
         "stale": [412, "Task has changed"],
         "invalid": [400, "Title is required", "title"],
+        "unauthorized": [401, "Unauthorized"],
         "gone": [404, "Task not found"],
     }
 

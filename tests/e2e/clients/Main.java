@@ -34,6 +34,7 @@ class Main {
   public static void main(String[] arguments) throws Exception {
     ApiClient client = new ApiClient();
     client.updateBaseUri(System.getenv("API_URL"));
+    var unauthorized = failure(() -> new TodoApi(client).listTasks(null, null, null));
     var account = new TodoRegister().email("alice@example.com").password("correct horse");
     String token = new TodoApi(client).signUp(account).getToken();
     client.setRequestInterceptor(request -> request.header("Authorization", "Bearer " + token));
@@ -59,6 +60,7 @@ class Main {
         "updated", List.of(updated.getTitle(), updated.getDescription(), updated.getCompleted()),
         "stale", stale,
         "invalid", invalid,
+        "unauthorized", unauthorized,
         "gone", gone);
     System.out.println(JSON.writeValueAsString(result));
   }

@@ -29,6 +29,7 @@ function failure(callable $request): array
 
 $configuration = (new Configuration())->setHost(getenv('API_URL'));
 $api = new TodoApi(null, $configuration);
+$unauthorized = failure(fn () => $api->listTasks());
 $session = $api->signUp(new TodoRegister(['email' => 'alice@example.com', 'password' => 'correct horse']));
 $configuration->setAccessToken($session->getToken());
 
@@ -50,5 +51,6 @@ echo json_encode([
     'updated' => [$updated->getTitle(), $updated->getDescription(), $updated->getCompleted()],
     'stale' => $stale,
     'invalid' => $invalid,
+    'unauthorized' => $unauthorized,
     'gone' => $gone,
 ]);

@@ -4,6 +4,7 @@ import { client } from "./hey-api/client.gen";
 import { zTasksRegister, zTodoTaskList } from "./hey-api/zod.gen";
 
 client.setConfig({ baseUrl: process.env.API_URL! });
+const unauthorized = await listTasks();
 const account = zTasksRegister.parse({ email: "alice@example.com", password: "Correct horse 7" });
 const { token } = (await signUp({ body: account, throwOnError: true })).data;
 client.setConfig({ auth: () => token });
@@ -27,6 +28,7 @@ console.log(
     updated: [updated.title, updated.description, updated.completed],
     stale: [stale.response.status, stale.error?.error],
     invalid: [invalid.response.status, invalid.error?.error, invalid.error?.details?.[0]?.field],
+    unauthorized: [unauthorized.response.status, unauthorized.error?.error],
     gone: [gone.response.status, gone.error?.error],
   }),
 );

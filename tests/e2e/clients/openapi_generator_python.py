@@ -19,6 +19,7 @@ def failure(function: Callable[..., Any], *arguments: Any, **options: Any) -> Ap
 
 configuration = Configuration(host=os.environ["API_URL"])
 api = TodoApi(ApiClient(configuration))
+unauthorized = failure(api.list_tasks)
 configuration.access_token = api.sign_up(TodoRegister(email="alice@example.com", password="correct horse")).token
 
 created = api.create_task(TodoCreateTask(title="Buy milk")).task
@@ -39,6 +40,7 @@ json.dump(
         "updated": [updated.title, updated.description, updated.completed],
         "stale": [stale.status, stale.data.error],
         "invalid": [invalid.status, invalid.data.error, invalid.data.details[0].var_field],
+        "unauthorized": [unauthorized.status, unauthorized.data.error],
         "gone": [gone.status, gone.data.error],
     },
     sys.stdout,

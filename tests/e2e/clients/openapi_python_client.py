@@ -13,6 +13,7 @@ url = os.environ["API_URL"]
 session = sign_up.sync(client=Client(url), body=TodoRegister("alice@example.com", "correct horse"))
 assert isinstance(session, Session)
 client = AuthenticatedClient(url, session.token)
+unauthorized = list_tasks.sync_detailed(client=AuthenticatedClient(url, "x"))
 
 created = create_task.sync(client=client, body=TodoCreateTask("Buy milk"))
 assert isinstance(created, TaskResponse)
@@ -28,6 +29,7 @@ stale = update_task.sync_detailed(created.task.id, client=client, body=changes, 
 invalid = create_task.sync_detailed(client=client, body=TodoCreateTask(" "))
 delete_task.sync(created.task.id, client=client)
 gone = get_task.sync_detailed(created.task.id, client=client)
+assert isinstance(unauthorized.parsed, ErrorResponse)
 assert isinstance(stale.parsed, ErrorResponse)
 assert isinstance(invalid.parsed, ErrorResponse)
 assert invalid.parsed.details
@@ -41,6 +43,7 @@ json.dump(
         "updated": [updated.task.title, updated.task.description, updated.task.completed],
         "stale": [stale.status_code, stale.parsed.error],
         "invalid": [invalid.status_code, invalid.parsed.error, invalid.parsed.details[0].field],
+        "unauthorized": [unauthorized.status_code, unauthorized.parsed.error],
         "gone": [gone.status_code, gone.parsed.error],
     },
     sys.stdout,

@@ -6,6 +6,7 @@ import { listTasksResponse, tasksSignUpBody } from "./orval-zod";
 const send = globalThis.fetch;
 globalThis.fetch = (path, options) => send(`${process.env.API_URL}${path}`, options);
 
+const unauthorized = await listTasks();
 const signedUp = await signUp(tasksSignUpBody.parse({ email: "alice@example.com", password: "Correct horse 7" }));
 if (signedUp.status !== 201) throw new Error(signedUp.data.error);
 const headers = { Authorization: `Bearer ${signedUp.data.token}` };
@@ -32,6 +33,7 @@ console.log(
     updated: [updated.data.task.title, updated.data.task.description, updated.data.task.completed],
     stale: stale.status === 412 ? [412, stale.data.error] : null,
     invalid: invalid.status === 400 ? [400, invalid.data.error, invalid.data.details?.[0]?.field] : null,
+    unauthorized: unauthorized.status === 401 ? [401, unauthorized.data.error] : null,
     gone: gone.status === 404 ? [404, gone.data.error] : null,
   }),
 );

@@ -14,6 +14,7 @@ async function failure(request: Promise<unknown>): Promise<[number, ErrorRespons
   throw new Error("no failure");
 }
 
+const [unauthorized, reason] = await failure(api.listTasks());
 ({ token } = await api.signUp({ todoRegister: { email: "alice@example.com", password: "correct horse" } }));
 const { task } = await api.createTask({ todoCreateTask: { title: "Buy milk" } });
 const all = await api.listTasks();
@@ -34,6 +35,7 @@ console.log(
     updated: [updated.title, updated.description, updated.completed],
     stale: [stale, conflict.error],
     invalid: [invalid, problem.error, problem.details?.[0]?.field],
+    unauthorized: [unauthorized, reason.error],
     gone: [gone, missing.error],
   }),
 );
