@@ -43,19 +43,15 @@ async def test_frontend_may_read_every_status(alice: Person, bob: Person, paths:
 
     item = f"{paths.tasks}/{(await alice.create(paths))['id']}"
     etag = (await alice.request("GET", item)).headers["ETag"]
-    taken, wrong = ({"email": alice.email, "password": password} for password in (PASSWORD, "wrong"))
+    taken = {"email": alice.email, "password": PASSWORD}
     await check(200, "GET", item)
-    await check(200, "HEAD", item)
     await check(201, "POST", paths.tasks, {"title": "x"})
     await check(204, "OPTIONS", item, token=None)
     await check(304, "GET", item, headers={"If-None-Match": etag})
     await check(400, "POST", paths.tasks, {})
     await check(401, "GET", paths.tasks, token=None)
-    await check(401, "POST", paths.login, wrong, token=None)
     await check(403, "GET", item, token=bob.token)
-    await check(404, "GET", f"{paths.tasks}/{uuid4()}")
     await check(404, "GET", "/nowhere", token=None)
-    await check(404, "OPTIONS", "/nowhere", token=None)
     await check(405, "PATCH", item, token=None)
     await check(409, "POST", paths.register, taken, token=None)
     await check(413, "POST", paths.tasks, {"title": "x" * 1000})
@@ -67,23 +63,12 @@ async def test_frontend_may_read_every_status(alice: Person, bob: Person, paths:
 
 @pytest.mark.requirement("FR-050", "FR-059", "EC-4", "TM-F11", "TM-F14")
 @pytest.mark.settings(DATABASE_URL="postgresql://127.0.0.1:1/x")
-async def test_frontend_may_read_that_the_database_is_unavailable(
-    client: Client, services: Services, paths: Paths
-) -> None:
+async def test_frontend_may_read_that_the_database_is_unavailable(client: Client, services: Services) -> None:
     token = services.tokens.issue(str(uuid4()), "alice@example.com")
-    credentials = {"email": "alice@example.com", "password": PASSWORD}
-    for method, path, value in (
-        ("GET", paths.tasks, ...),
-        ("POST", paths.tasks, {"title": "x"}),
-        ("POST", paths.register, credentials),
-        ("POST", paths.login, credentials),
-    ):
-        response = await client.request(method, path, value, token=token, headers=FROM_FRONTEND)
-        assert (response.status, response.body) == (500, {"error": "Service temporarily unavailable"})
+    for path, status in (("/tasks", 500), ("/health/ready", 503)):
+        response = await client.request("GET", path, token=token, headers=FROM_FRONTEND)
+        assert response.outcome == (status, "Service temporarily unavailable")
         assert_readable(response)
-    response = await client.request("GET", "/health/ready", headers=FROM_FRONTEND)
-    assert response.status == 503
-    assert_readable(response)
 
 
 OTHER_ORIGINS = """
@@ -121,15 +106,6 @@ async def test_preflight_of_the_frontend_is_allowed_on_any_path(client: Client, 
     )
     assert response.headers["Access-Control-Max-Age"] == "7200"
     assert "Content-Length" not in response.headers
-
-
-@pytest.mark.settings(REQUIRE_HTTPS="true", TRUSTED_PROXY_HOPS="1")
-async def test_frontend_may_read_that_https_is_required(client: Client) -> None:
-    over_http = {"X-Forwarded-Proto": "http"}
-    assert (await client.request("OPTIONS", "/tasks", headers=PREFLIGHT | over_http)).status == 204
-    response = await client.request("GET", "/tasks", headers=FROM_FRONTEND | over_http)
-    assert response.status == 403
-    assert_readable(response)
 
 
 @pytest.mark.parametrize("headers", [{**PREFLIGHT, "Origin": "http://evil.example"}, {}, FROM_FRONTEND])
@@ -179,7 +155,6 @@ async def test_refused_origins_are_logged_in_bounded_length_and_number(client: C
 @pytest.mark.settings(FRONTEND_URL="http://a.example, https://b.example:8443/,http://[::1]:3000")
 async def test_each_of_several_origins_is_allowed(client: Client) -> None:
     for origin in ("http://a.example", "https://b.example:8443", "http://[::1]:3000"):
-        for path in ("/health", "/nowhere"):
-            assert_readable(await client.request("GET", path, headers={"Origin": origin}), origin)
+        assert_readable(await client.request("GET", "/health", headers={"Origin": origin}), origin)
     for origin in (ORIGIN, "http://a.example,https://b.example:8443", "https://b.example", "https://a.example"):
         assert_unreadable(await client.request("GET", "/health", headers={"Origin": origin}))
