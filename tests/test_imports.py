@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ORIGIN, SECRET
-from tests.support.processes import PROJECT
+from tests.support.processes import PROJECT, SETTINGS
 
 IMPORT_EACH_FIRST = """
 import importlib, pathlib, sys
@@ -19,8 +18,7 @@ for file in sorted(pathlib.Path("server").rglob("*.py")):
 
 
 def run_python(program: str) -> int:
-    settings = {"DATABASE_URL": "sqlite:///todo.db", "BETTER_AUTH_SECRET": SECRET, "FRONTEND_URL": ORIGIN}
-    environment = os.environ | settings | {"RATE_LIMIT_STORAGE": "memory://"}
+    environment = os.environ | SETTINGS | {"RATE_LIMIT_STORAGE": "memory://"}
     return subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment, check=False).returncode
 
 
