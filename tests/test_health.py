@@ -15,6 +15,7 @@ async def test_server_is_healthy_and_ready(client: Client) -> None:
         response = await client.request("GET", path)
         assert (response.status, response.body) == (200, body)
         assert response.headers["Cache-Control"] == "no-store"
+        assert "ETag" not in response.headers
 
 
 @pytest.mark.requirement("FR-062")
