@@ -1,14 +1,13 @@
-"""Statements wait in a fair and bounded queue, clients in that of the system, and any number of open files works."""
+"""Statements wait in a fair queue, clients in that of the system, and any number of open files works."""
 
 import asyncio
 import resource
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import cycle, islice, repeat
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
-from server.database import MAX_WAITING_STATEMENTS
 from tests.support.client import Person
 from tests.support.load import CREATE, LIST, UNAVAILABLE, Caller, Load, Outcome, percentile, slowest, until
 from tests.support.measuring import Report
@@ -71,31 +70,6 @@ async def test_five_hundred_clients_share_ten_connections_fairly(tmp_path: Path,
         assert {outcome.status for outcome in load.outcomes} == {200, 201}
         assert p99 < 3 * median
         assert grown < 50
-
-
-async def test_full_queue_refuses_and_keeps_waiting_statements(tmp_path: Path, report: Report) -> None:
-    too_many = 100
-    settings = {"DATABASE_POOL_SIZE": str(POOL), "DATABASE_TIMEOUT_SECONDS": "20"}
-    async with running_on_postgres(tmp_path, **settings) as (server, database):
-        alice = await Person.register(server.client, "alice")
-        newcomer, *others = await connected(server, MAX_WAITING_STATEMENTS + POOL + too_many + 1, alice.token)
-        load = Load()
-        with database.tasks_locked():
-            load.start(others, repeat(CREATE, len(others)))
-            await until(lambda: len(load.outcomes) >= too_many and len(database.waiting()) == POOL)
-            late = [await newcomer.call(*CREATE) for _ in range(20)]
-            health = await newcomer.call("GET", "/health")
-            refused = [*load.outcomes, *late]
-        await load.finish()
-        waited = load.outcomes[len(refused) - len(late) :]
-        afterwards = await newcomer.call(*CREATE)
-    report(refused_within=slowest(late))
-    assert len(refused) == too_many + len(late)
-    assert all((outcome.status, outcome.json) == (500, UNAVAILABLE) for outcome in refused)
-    assert {outcome.header("retry-after") for outcome in refused} == {"1"}
-    assert slowest(late) < 1
-    assert [outcome.status for outcome in waited] == [201] * (MAX_WAITING_STATEMENTS + POOL)
-    assert (afterwards.status, health.status) == (201, 200)
 
 
 async def test_descriptors_over_1024_work_while_the_database_fails(tmp_path: Path, report: Report) -> None:
