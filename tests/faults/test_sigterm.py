@@ -13,7 +13,7 @@ import pytest
 from tests.support.bystanders import insert_tasks
 from tests.support.client import Person
 from tests.support.creates import numbered
-from tests.support.load import CREATE, LIST, Caller, Outcome, Request, until
+from tests.support.load import LIST, Caller, Outcome, Request, until
 from tests.support.measuring import Report
 from tests.support.processes import RUN, SETTINGS, serving, started
 from tests.support.raw_http import head
@@ -66,34 +66,6 @@ async def test_sigterm_under_load_fails_no_request(tmp_path: Path, report: Repor
         stored = {title for (title,) in database.execute("SELECT title FROM tasks")}
     assert {outcome.status for outcome in outcomes} == {200, 201}  # None if a connection was closed on a request
     assert stored == {outcome.sent["title"] for outcome in outcomes if outcome.sent}
-
-
-async def test_requests_sent_before_sigterm_get_a_response(tmp_path: Path) -> None:
-    async with running_on_postgres(tmp_path) as (server, database):
-        alice = await Person.register(server.client, "alice")
-        kept, new = [[server.caller(alice.token) for _ in range(CLIENTS)] for _ in range(2)]
-        await asyncio.gather(*(caller.call("GET", "/health") for caller in kept))
-        os.kill(server.process.pid, signal.SIGSTOP)  # requests and signal are there when it continues
-        responses = [asyncio.create_task(caller.call(*CREATE)) for caller in kept + new]
-        await asyncio.sleep(0.5)
-        os.kill(server.process.pid, signal.SIGTERM)
-        os.kill(server.process.pid, signal.SIGCONT)
-        outcomes = await asyncio.gather(*responses)
-        assert [outcome.status for outcome in outcomes] == [201] * 2 * CLIENTS
-        assert await server.process.ended() == 0
-        assert database.execute("SELECT count(*) FROM tasks") == [(2 * CLIENTS,)]
-
-
-async def test_idle_connections_are_closed_without_a_reset(tmp_path: Path) -> None:
-    async with running(tmp_path) as server:
-        callers = [server.caller() for _ in range(CLIENTS)]
-        readers = [(await caller.connect())[0] for caller in callers]
-        for caller in callers[::2]:  # the others have never sent anything
-            assert (await caller.call("GET", "/health")).status == 200
-        server.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(END_SECONDS):
-            assert [await reader.read() for reader in readers] == [b""] * CLIENTS
-            assert await server.process.ended() == 0
 
 
 async def test_long_list_is_completed_after_sigterm(tmp_path: Path) -> None:
