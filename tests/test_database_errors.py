@@ -23,7 +23,7 @@ RAISE = """
         RETURN currval('calls');
     END $$
 """
-BECOME_READ_ONLY = select(func.set_config("default_transaction_read_only", "on", False))
+BECOME_READ_ONLY = select(func.set_config("default_transaction_read_only", "on", False), func.pg_sleep(0.05))
 
 
 @pytest.fixture
@@ -51,20 +51,23 @@ def set_read_only(url: str, value: str) -> None:
     execute(postgres, f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
 
 
-async def test_session_that_became_read_only_costs_no_request(services: Services, alice: Person) -> None:
-    for method, path, body, status in (
-        ("POST", PATHS[0].tasks, {"title": "x"}, 201),
-        ("GET", "/health/ready", ..., 200),
-    ):
-        assert await services.database.for_request().fetch_all(BECOME_READ_ONLY, {}) == [("on",)]
-        assert (await alice.request(method, path, body)).status == status
+async def make_sessions_read_only(services: Services) -> None:
+    """Make several sessions of the server read-only, as they are after a failover."""
+    await asyncio.gather(*(services.database.for_request().fetch_all(BECOME_READ_ONLY, {}) for _ in range(3)))
+
+
+async def test_sessions_that_became_read_only_cost_no_request(services: Services, alice: Person) -> None:
+    await make_sessions_read_only(services)
+    await alice.create(PATHS[0])
+    await make_sessions_read_only(services)
+    assert (await alice.request("GET", "/health/ready")).status == 200
 
 
 async def test_read_only_database_accepts_no_writes_and_is_not_ready(
     database_url: str, services: Services, alice: Person
 ) -> None:
     set_read_only(database_url, "on")
-    await services.database.for_request().fetch_all(BECOME_READ_ONLY, {})  # the session that is open
+    await make_sessions_read_only(services)
     for _ in range(2):
         async with asyncio.timeout(3):  # less than the deadline: each address is tried once
             response = await alice.request("POST", PATHS[0].tasks, {"title": "x"})
@@ -78,7 +81,7 @@ async def test_read_only_database_accepts_no_writes_and_is_not_ready(
 
 @pytest.mark.parametrize(
     ("state", "connections_kept"),
-    [("57P01", 0), ("57P02", 0), ("57P03", 0), ("08006", 1), ("53100", 1), ("55P03", 1), ("57014", 1), ("58030", 1)],
+    [("57P01", 0), ("08006", 1), ("53100", 1), ("55P03", 1), ("57014", 1), ("58030", 1)],
 )
 @pytest.mark.usefixtures("io_loop")
 async def test_server_that_cannot_run_statements_now_is_unavailable(
