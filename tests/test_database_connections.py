@@ -93,11 +93,10 @@ async def test_unsuccessful_attempts_leave_nothing_open(empty_postgresql_url: st
             assert counts[-1] <= counts[0]
 
 
-@pytest.mark.parametrize(("url", "state"), [("unknown@/postgres", "28000"), ("postgres@/unknown", "3D000")])
-async def test_refusal_of_the_server_has_its_sqlstate(postgresql_server: str, url: str, state: str) -> None:
-    hosts = f"{parse_dsn(postgresql_server)['host']},{REFUSING}"  # the refusal counts, whatever other addresses do
-    async with opened(f"postgresql://{url}?host={hosts}") as (database, _):
-        with pytest.raises(DatabaseRefused, match=f":  {state}: [^\n]+$"):
+async def test_refusal_of_the_server_counts_whatever_other_addresses_do(postgresql_server: str) -> None:
+    hosts = f"{parse_dsn(postgresql_server)['host']},{REFUSING}"
+    async with opened(f"postgresql://unknown@/postgres?host={hosts}") as (database, _):
+        with pytest.raises(DatabaseRefused):
             await database.for_request().fetch_all(ONE, {})
 
 
@@ -167,6 +166,8 @@ async def test_look_ups_that_hang_delay_no_other_statement(
             assert set(calls) == {NAME, "x.invalid", "y.invalid"}
             responds.set()
             await asyncio.gather(*hanging)
+            with pytest.raises(DatabaseUnavailable, match=r"^x\.invalid: .*Temporary failure in name resolution"):
+                await unknown.for_request().fetch_all(ONE, {})
             await named_driver.close()
             await seconds_of(named)
             assert calls[NAME] == 2  # the address may have changed
@@ -174,12 +175,13 @@ async def test_look_ups_that_hang_delay_no_other_statement(
 
 async def test_statements_wait_when_the_server_has_no_room_for_connections(postgresql_server: str) -> None:
     role = f"limited_{secrets.token_hex(4)}"
-    execute(postgresql_server, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 3")
+    execute(postgresql_server, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
     try:
         url = f"postgresql://{role}@/postgres?host={parse_dsn(postgresql_server)['host']}"
         async with opened(url) as (database, driver):
-            assert await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(40)))
-            assert len(driver.idle) == 3
+            await seconds_of(database)
+            await asyncio.gather(*(database.for_request().fetch_all(SLEEP, {}) for _ in range(40)))
+            assert len(driver.idle) == 1
             async with opened(url) as (other, _):
                 for _ in range(2):
                     with pytest.raises(DatabaseUnavailable, match="53300"):  # it has none to wait for
