@@ -1,4 +1,4 @@
-"""Fixtures: real databases of both kinds, a server over real HTTP, and the users alice and bob (see README.md)."""
+"""Fixtures: real databases of both kinds, a server over real HTTP, and the users alice and bob (tests/README.md)."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""SQLite's file belongs to its owner; a lock of another process or a missing permission is an error in time."""
+"""Only the owner can read SQLite's files; a lock, a full file or a missing permission becomes a clear error."""
 
 import os
 import stat

@@ -115,7 +115,7 @@ async def test_clients_wait_quietly_when_no_descriptors_are_left(tmp_path: Path,
         busy = (server.processor_seconds() - before) / 2
         assert served
         assert waiting
-        # Clients that are connected are served as usual, and so is the database.
+        # Connected clients are served as usual, even if the request needs the database.
         responses = await create_concurrently([outcomes[task] for task in served])
         assert {response.status for response in responses} == {201}
         for task in waiting:

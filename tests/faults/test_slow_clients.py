@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 def endless_body(token: str) -> bytes:
-    """Return the head of a request with a chunked body."""
+    """Return the head of a request with a chunked body that never ends."""
     return head("POST", "/api/tasks", "Transfer-Encoding: chunked", token=token)
 
 

@@ -35,7 +35,7 @@ class Server:
         return self.client.port
 
     def caller(self, token: str | None = None) -> Caller:
-        """Return a client that is closed when the server stops."""
+        """Return a new client, which ``running`` closes at its end."""
         self.callers.append(caller := Caller(self.port, token))
         return caller
 
