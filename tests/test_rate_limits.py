@@ -1,35 +1,24 @@
 """Registrations and logins are limited for each address, and failed logins also for each email."""
 
 import asyncio
-import math
-import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.conftest import ORIGIN, on_one_database
+from tests.conftest import on_one_database
 from tests.support.client import PASSWORD, PATHS, Client, Paths, Person, Response
 from tests.support.processes import locked
 
 TODO, TASKS = PATHS
-Attempt = Callable[..., Awaitable[Response]]
 pytestmark = pytest.mark.settings(AUTH_RATE_LIMIT="3/minute")
 behind_a_proxy = pytest.mark.settings(TRUSTED_PROXY_HOPS="1")
 
 
-def new_credentials() -> dict[str, str]:
-    return {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
-
-
-async def register(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
-    return await client.request("POST", paths.register, new_credentials(), headers=headers)
-
-
-async def log_in_unknown(client: Client, paths: Paths, headers: Mapping[str, str] | None = None) -> Response:
-    return await client.request("POST", paths.login, new_credentials(), headers=headers)
+async def attempt(client: Client, path: str) -> Response:
+    """Register, or log in to an account that does not exist."""
+    return await client.request("POST", path, {"email": client.new_email("person"), "password": PASSWORD})
 
 
 async def log_in(client: Client, paths: Paths, email: str, password: str, address: str = "198.51.100.1") -> Response:
@@ -42,75 +31,35 @@ def assert_refused(response: Response) -> None:
     assert 1 <= int(response.headers["Retry-After"]) <= 60
 
 
-either_action = pytest.mark.parametrize(
-    ("attempt", "usual"), [(register, 201), (log_in_unknown, 401)], ids=["register", "log in"]
-)
-
-
 @pytest.mark.requirement("TM-T9")
 @on_one_database
-@either_action
-async def test_attempts_over_the_limit_are_refused(client: Client, attempt: Attempt, usual: int) -> None:
-    path = TODO.register if attempt is register else TODO.login
-
-    async def send_others() -> None:
-        targets = ((204, "OPTIONS", path), (405, "GET", path), (401, "GET", TODO.tasks), (200, "GET", "/health"))
-        for status, method, target in targets:
-            assert (await client.request(method, target)).status == status
-
+@pytest.mark.parametrize(("action", "status"), [("register", 201), ("login", 401)])
+async def test_attempts_over_the_limit_are_refused(client: Client, action: str, status: int) -> None:
+    todo, tasks = (getattr(paths, action) for paths in PATHS)
     with capture_logs() as events:
-        for paths in (TODO, TASKS, TODO):  # both contracts count together
-            await send_others()
-            assert (await attempt(client, paths)).status == usual
-        response = await attempt(client, TODO, {"Origin": ORIGIN})
-    assert_refused(response)
-    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+        for path in (todo, tasks, todo):  # both contracts count together
+            assert (await attempt(client, path)).status == status
+            for method in ("OPTIONS", "GET"):  # not an attempt
+                assert (await client.request(method, path)).status in (204, 405)
+        assert_refused(await attempt(client, tasks))
     (event,) = (event for event in events if event["event"] == "rate_limited")
-    action = "register" if attempt is register else "login"
     assert (event["action"], event["reason"], event["remote_ip"]) == (action, "address", "127.0.0.1")
-    assert_refused(await attempt(client, TASKS))
-    await send_others()
-    other, status = (log_in_unknown, 401) if attempt is register else (register, 201)
-    assert (await other(client, TODO)).status == status
-
-
-@on_one_database
-@pytest.mark.settings(MAX_BODY_BYTES="100")
-async def test_attempts_count_whatever_their_body_is(client: Client, paths: Paths) -> None:
-    bodies = (
-        ("application/json", b"{", paths.contract.not_json_status),
-        ("text/plain", b"{}", 415),
-        ("application/json", b"x" * 101, 413),
-    )
-    for path in (paths.register, paths.login):
-        for media_type, body, status in bodies:
-            response = await client.request("POST", path, headers={"Content-Type": media_type}, body=body)
-            assert response.status == status
-        for media_type, body, _ in bodies:
-            assert_refused(await client.request("POST", path, headers={"Content-Type": media_type}, body=body))
+    assert (await client.request("OPTIONS", todo)).status == 204
+    assert (await client.request("GET", TODO.tasks)).status == 401
+    assert (await attempt(client, TODO.login if action == "register" else TODO.register)).status in (201, 401)
 
 
 @on_one_database
 async def test_each_attempt_is_forgotten_after_the_window(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     now = start = 1e9
     monkeypatch.setattr(time, "time", lambda: now)
-    for seconds, accepted in ((0, 1), (40, 1), (50, 1), (50.5, 0), (59, 0), (61, 1), (61, 0), (99.5, 0)):
+    for seconds, wait in ((0, 0), (40, 0), (50, 0), (50.5, 10), (59, 1), (61, 0), (61, 39), (99.5, 1)):
         now = start + seconds
-        response = await register(client, TODO)
-        assert (seconds, response.status) == (seconds, 201 if accepted else 429)
-        if not accepted:
-            forgotten = 60 if seconds < 60 else 100
-            assert int(response.headers["Retry-After"]) == math.ceil(forgotten - seconds)
+        response = await attempt(client, TODO.register)
+        assert (seconds, response.status) == (seconds, 429 if wait else 201)
+        assert response.headers.get("Retry-After", "0") == str(wait)
     now = start + 101
-    assert (await register(client, TASKS)).status == 201
-
-
-@either_action
-@pytest.mark.settings(AUTH_RATE_LIMIT="10/minute")
-async def test_concurrent_attempts_up_to_the_limit_succeed(client: Client, attempt: Attempt, usual: int) -> None:
-    responses = await asyncio.gather(*(attempt(client, PATHS[i % 2]) for i in range(30)))
-    assert Counter(response.status for response in responses) == {usual: 10, 429: 20}
+    assert (await attempt(client, TASKS.register)).status == 201
 
 
 @pytest.mark.requirement("TM-T9")
@@ -118,13 +67,13 @@ async def test_concurrent_attempts_up_to_the_limit_succeed(client: Client, attem
 async def test_failed_logins_of_an_email_are_limited(client: Client, alice: Person, bob: Person, paths: Paths) -> None:
     for account in (alice.email, Client.new_email("unknown")):
         with capture_logs() as events:
-            for i, email in enumerate((account, account.upper(), account.title())):
+            for i, email in enumerate((account, account.upper(), account.replace(".", "\u3002"))):
                 assert (await log_in(client, PATHS[i % 2], email, "wrong", f"192.0.2.{i}")).status == 401
             assert_refused(await log_in(client, paths, account, "wrong", "198.51.100.3"))
         (event,) = (event for event in events if event["event"] == "rate_limited")
         assert (event["action"], event["reason"], event["remote_ip"]) == ("login_failed", "email", "198.51.100.3")
         assert Counter(event["event"] for event in events) == {"request": 4, "login_failed": 3, "rate_limited": 1}
-    for email in (alice.email, alice.email.upper()):
+    for email in (alice.email.upper(), alice.email.replace(".", "\uff0e")):
         assert_refused(await log_in(client, paths, email, PASSWORD))
     assert (await log_in(client, paths, bob.email, PASSWORD, "192.0.2.1")).status == 200
     assert (await alice.request("GET", paths.tasks)).status == 200
@@ -137,15 +86,6 @@ async def test_successful_logins_are_not_counted_as_failures(client: Client, ali
         expected = 200 if password == PASSWORD else 401
         assert (await log_in(client, paths, alice.email, password, f"192.0.2.{i}")).status == expected
     assert_refused(await log_in(client, paths, alice.email, PASSWORD))
-
-
-@on_one_database
-@behind_a_proxy
-async def test_spellings_of_an_email_count_together(client: Client, alice: Person, paths: Paths) -> None:
-    for i, dot in enumerate((".", "\u3002", "\uff0e")):
-        assert (await log_in(client, paths, alice.email.replace(".", dot), "wrong", f"192.0.2.{i}")).status == 401
-    for typed in (alice.email, alice.email.replace(".", "\uff61"), alice.email.upper()):
-        assert_refused(await log_in(client, paths, typed, PASSWORD))
 
 
 @on_one_database
