@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,65 +26,57 @@ async def item_of(person: Person, paths: Paths) -> str:
     return f"{paths.tasks}/{(await person.create(paths))['id']}"
 
 
-@pytest.mark.requirement("FR-020", "FR-024", "FR-027", "FR-028", "FR-029", "TM-T14")
+@pytest.mark.requirement("FR-020", "FR-024", "FR-025", "FR-026", "FR-027", "FR-028", "FR-029", "TM-T14")
 async def test_new_task_is_open_and_belongs_to_the_user(alice: Person, paths: Paths) -> None:
     before = datetime.now(UTC)
-    response = await alice.request("POST", paths.tasks, {"title": "Buy groceries", "description": "Milk, eggs"})
+    ignored = {"user_id": SOME_ID, "completed": True, "id": SOME_ID, "nonsense": [1]}
+    body = {"title": "\u2003 Buy milk\t\n", "description": " Two litres ", **ignored}
+    response = await alice.request("POST", paths.tasks, body)
     assert response.status == 201
     task = response.body["task"]
     assert response.headers["Location"] == f"{paths.tasks}/{task['id']}"
     assert UUID(task["id"]).version == 4
+    assert task["id"] != SOME_ID
     assert before <= datetime.fromisoformat(task["created_at"]) <= datetime.now(UTC)
     assert task == {
         "id": task["id"],
-        "title": "Buy groceries",
-        "description": "Milk, eggs",
+        "title": "Buy milk",
+        "description": " Two litres ",
         "completed": False,
         "user_id": alice.id,
         "created_at": task["created_at"],
         "updated_at": task["created_at"],
     }
+    assert (await alice.create(paths))["description"] is None
+    assert (await alice.create(paths, description=None))["description"] is None
+    assert (await alice.create(paths, description=""))["description"] == ""
 
 
 @pytest.mark.requirement("FR-055")
-@pytest.mark.parametrize("time_zone", ["UTC", "Asia/Kolkata"])
 @pytest.mark.parametrize("microsecond", [0, 1, 120_000, 999_999])
 async def test_times_are_utc_with_six_digits_of_a_second(
-    alice: Person, services: Services, stop_clock: Callable[[datetime], None], time_zone: str, microsecond: int
+    alice: Person, services: Services, stop_clock: Callable[[datetime], None], microsecond: int
 ) -> None:
     stop_clock(datetime(2026, 2, 28, 23, 59, 59, microsecond, tzinfo=UTC))
     if not services.config.database_url.startswith(SQLITE_PREFIX):
-        await services.database.for_request().fetch_all(select(func.set_config("TimeZone", time_zone, False)), {})
+        statement = select(func.set_config("TimeZone", "Asia/Kolkata", False))
+        await services.database.for_request().fetch_all(statement, {})
     task = await alice.create(PATHS[0])
     expected = f"2026-02-28T23:59:59.{microsecond:06}Z"
     assert (task["created_at"], task["updated_at"]) == (expected, expected)
     assert await alice.list(PATHS[0]) == [task]
 
 
-@pytest.mark.requirement("FR-024", "FR-025", "FR-026", "FR-027")
-async def test_create_trims_the_title_and_ignores_other_fields(alice: Person, paths: Paths) -> None:
-    ignored = {"user_id": SOME_ID, "completed": True, "id": SOME_ID, "nonsense": [1]}
-    task = await alice.create(paths, "\u2003 Buy milk\t\n", **ignored)
-    expected = {"title": "Buy milk", "description": None, "user_id": alice.id, "completed": False}
-    assert task.items() >= expected.items()
-    assert task["id"] != SOME_ID
-    assert "nonsense" not in task
-    assert (await alice.create(paths, description=None))["description"] is None
-    assert (await alice.create(paths, description=""))["description"] == ""
-
-
 @pytest.mark.requirement("FR-025", "FR-034", "TM-F8")
 @on_one_database
 async def test_title_is_required_and_cannot_be_emptied(alice: Person, paths: Paths) -> None:
     item = await item_of(alice, paths)
-    creates = [("POST", paths.tasks, {"title": title}) for title in BLANK]
-    creates += [("POST", paths.tasks, {}), ("POST", paths.tasks, {"description": "x"})]
-    updates = [("PUT", item, {"title": title}) for title in BLANK]
-    for method, path, body in creates + updates:
-        response = await alice.request(method, path, body)
-        message = "Title is required" if method == "POST" else "Title cannot be empty"
-        assert (body, response.status, response.error) == (body, 400, message)
-        assert response.body["details"] == [{"field": "title", "message": message}]
+    for title in BLANK:
+        response = await alice.request("POST", paths.tasks, {"title": title})
+        assert (title, *response.outcome) == (title, 400, "Title is required")
+        response = await alice.request("PUT", item, {"title": title})
+        assert (title, *response.outcome) == (title, 400, "Title cannot be empty")
+    assert (await alice.request("POST", paths.tasks, {"description": "x"})).outcome == (400, "Title is required")
 
 
 def longest(contract: Contract, body: str, field: str) -> int:
@@ -112,23 +103,20 @@ async def test_lengths_are_limited_in_code_points_as_sent(
 
 @pytest.mark.requirement("FR-024", "FR-031", "FR-054", "TM-F15")
 @on_one_database
-@pytest.mark.parametrize(
-    ("field", "values"),
-    [
-        ("title", [{"title": 1}, {"title": ["x"]}]),
-        ("description", [{"title": "x", "description": 1}, {"title": "x", "description": {}}]),
-        ("completed", [{"completed": None}, {"completed": 1}, {"completed": "true"}, {"completed": []}]),
-    ],
-)
-async def test_error_names_the_field_of_the_wrong_type(
-    alice: Person, paths: Paths, field: str, values: list[Any]
-) -> None:
-    method, path = ("PUT", await item_of(alice, paths)) if field == "completed" else ("POST", paths.tasks)
-    for value in values:
-        response = await alice.request(method, path, value)
-        assert (value, response.status) == (value, 400)
-        assert [detail["field"] for detail in response.body["details"]] == [field]
-        assert field != "completed" or response.error == "Completed must be true or false"
+async def test_error_names_the_field_of_the_wrong_type(alice: Person, paths: Paths) -> None:
+    item = await item_of(alice, paths)
+    for method, path, field, value, message in (
+        ("POST", paths.tasks, "title", 1, "Title must be text"),
+        ("POST", paths.tasks, "description", {}, "Description must be text or null"),
+        ("PUT", item, "title", ["x"], "Title must be text"),
+        ("PUT", item, "description", 1, "Description must be text or null"),
+        ("PUT", item, "completed", None, "Completed must be true or false"),
+        ("PUT", item, "completed", 1, "Completed must be true or false"),
+        ("PUT", item, "completed", "true", "Completed must be true or false"),
+    ):
+        response = await alice.request(method, path, {"title": "x", field: value})
+        assert response.outcome == (400, message)
+        assert response.body["details"] == [{"field": field, "message": message}]
 
 
 @pytest.mark.requirement("TM-T15")
