@@ -3,10 +3,11 @@
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from server.api.schemas import BODIES, Schema
+from server.api.schemas import BODIES
 from server.http.json_body import parse_json
 from tests.conftest import on_one_database
 from tests.support.client import PATHS, Paths, Person
@@ -41,7 +42,8 @@ async def test_body_that_is_not_json_is_refused(alice: Person, paths: Paths, bod
         (b'{"a":' * 201 + b"1" + b"}" * 201, "Nested too deeply"),
         (b"[NaN]", "NaN is not a JSON number"),
         (b"[-Infinity]", "-Infinity is not a JSON number"),
-        (b"[1e999]", "A number is too large or too long"),
+        (b"[-1e999]", "A number is too large"),
+        (b"[1e%d]" % 10**30, "A number is too large"),
         (b"[" + b"{}," * 5000 + b"1]", "More than 10000 values"),
         (b'"' + b"," * 10_001 + b'"', "More than 10000 values"),
         (b'[{"b": 1, "\\u0062": 1}]', "An object has the same key twice"),
@@ -67,10 +69,11 @@ def test_text_that_parsers_may_read_differently_is_refused(body: bytes, reason: 
     [
         (lambda size: b"[" + b"1," * (size - 1) + b"1]", 10_000, "More than 10000 values"),
         (lambda size: b"[" * size + b"]" * size, 200, "Nested too deeply"),
-        (lambda size: b"1" * size, 1000, "A number is too long"),
-        (lambda size: b"0." + b"1" * (size - 2), 1000, "A number is too large or too long"),
+        (lambda size: b"-" + b"1" * size, 1000, "A number is too long"),
+        (lambda size: b"-1.5E-1" + b"0" * (size - 3), 1000, "A number is too long"),
+        (lambda size: b"1e%d" % size, 308, "A number is too large"),
     ],
-    ids=["values", "levels", "integer", "decimals"],
+    ids=["values", "levels", "digits", "digits of a decimal", "exponent"],
 )
 def test_limits_of_json_are_exact(form: Callable[[int], bytes], limit: int, reason: str) -> None:
     parse_json(form(limit))
@@ -81,6 +84,7 @@ def test_limits_of_json_are_exact(form: Callable[[int], bytes], limit: int, reas
 LARGE = {
     "long integers": b'{"title": [' + b",".join([b"9" * 1000] * 1045) + b"]}",
     "integers": b'{"title": [' + b",".join([b"9" * 100] * 9990) + b"]}",
+    "decimals": b'{"title": [' + b",".join([b"4.%se-286" % (b"203045684529537745951903243714" * 3)] * 9990) + b"]}",
     "keys": b"{" + b",".join(b'"%d%s": 1' % (number, b"x" * 93) for number in range(9990)) + b"}",
     "nested": b'{"title": [' + b",".join([b"[" * 190 + b"]" * 190] * 50) + b"]}",
     "escapes": b'{"title": "' + b"\\u00e9" * 174_000 + b'"}',
@@ -93,14 +97,17 @@ LARGE = {
 
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE.keys())
 def test_no_body_of_1_mib_holds_the_event_loop(body: bytes) -> None:
-    def seconds(schema: Schema) -> float:
-        started = time.process_time()
-        schema.errors(parse_json(body))
-        return time.process_time() - started
+    def seconds(function: Callable[[Any], object], value: Any) -> float:
+        times = []
+        for _ in range(8):
+            started = time.process_time()
+            function(value)
+            times.append(time.process_time() - started)
+        return min(times)
 
     assert len(body) <= 1024 * 1024
-    for schema in BODIES.values():
-        assert min(seconds(schema) for _ in range(3)) < 0.03
+    value = parse_json(body)
+    assert seconds(parse_json, body) + max(seconds(schema.errors, value) for schema in BODIES.values()) < 0.03
 
 
 @pytest.mark.requirement("FR-053")

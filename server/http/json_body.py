@@ -1,8 +1,8 @@
 """JSON bodies, parsed strictly."""
 
 import json
-import math
 import re
+from decimal import Context, Decimal, Overflow
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -10,10 +10,10 @@ from server.errors import UnsupportedMediaType
 from server.http.exchange import Exchange
 
 MAX_DEPTH = 200  # levels of nested arrays and objects
-MAX_NUMBER_LENGTH = 1000  # characters
-INTEGER_LENGTH = 19  # characters from which integers become floats: 1,000 long integers block the event loop for 30 ms
+MAX_DIGITS = 1000  # of a number
 MAX_VALUES = 10_000  # counted by commas and brackets, even in strings; more would block the event loop for too long
 
+_DECIMALS = Context(prec=17, Emax=308, traps=[Overflow])  # the precision and range of float
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # a surrogate or NUL
 
@@ -69,20 +69,29 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _integer(digits: str) -> int | float:
-    if len(digits) > MAX_NUMBER_LENGTH:
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        _check_digits(text)
+    return int(text)
+
+
+def _decimal(text: str) -> Decimal:
+    """Return a number below 1e309; float() would take 100 ms for 10,000 long ones."""
+    if len(text) > MAX_DIGITS:
+        _check_digits(text)
+    try:
+        return _DECIMALS.create_decimal(text)
+    except Overflow:
+        raise ValueError("A number is too large") from None
+
+
+def _check_digits(text: str) -> None:
+    if len(text) - sum(map(text.count, "+-.eE")) > MAX_DIGITS:
         raise ValueError("A number is too long")
-    return int(digits) if len(digits) < INTEGER_LENGTH else float(digits)
-
-
-def _finite(digits: str) -> float:
-    if len(digits) > MAX_NUMBER_LENGTH or not math.isfinite(number := float(digits)):
-        raise ValueError("A number is too large or too long")
-    return number
 
 
 _decoder = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_decimal, parse_int=_integer
 )
 
 
