@@ -197,6 +197,7 @@ async def test_response_that_cannot_be_sent_is_logged_as_499(alice: Person, conf
         ("1.1", (), None),
         ("1.0", (), "close"),
         ("1.0", ("Connection: Keep-Alive",), "keep-alive"),
+        ("1.0", ("Connection: keep-alive, CLOSE",), "close"),
     ],
 )
 async def test_connection_header_and_version_decide_on_keeping_it(

@@ -205,7 +205,9 @@ class Connection(asyncio.BufferedProtocol):
         # llhttp mistakes "PRI * HTTP/1.0" for the start of HTTP/2, and waits for the rest.
         if not accepted or self._keep_alive is None or not _HOST.fullmatch(host) or (coding and http_1_0):
             return errors.BadRequest()
-        exchange.keep_alive = self._keep_alive
+        options = exchange.headers.get("Connection", "").lower().split(",")
+        # llhttp keeps an HTTP/1.0 connection with both options, but close takes precedence (RFC 9112 section 9.3).
+        exchange.keep_alive = self._keep_alive and "close" not in map(str.strip, options)
         length = exchange.headers.get("Content-Length", "").lstrip("0")
         exchange.body_length = None if coding else int(length[:19] or "0")  # int() refuses more than 4,300 digits
         return None
