@@ -189,7 +189,8 @@ async def test_bearer_scheme_is_required_in_any_case(client: Client, alice: Pers
         ({"Authorization": token}, "not_bearer"),
         ({"Authorization": f"Token {token}"}, "not_bearer"),
         ({"Authorization": f"Bearer{token}"}, "not_bearer"),
-        ({"Authorization": "Bearer"}, "malformed"),
+        ({"Authorization": "Bearer"}, "missing"),
+        ({"Authorization": "Bearer  "}, "missing"),
         ({"Authorization": f"Bearer {token} {token}"}, "malformed"),
     ):
         with capture_logs() as events:

@@ -55,6 +55,8 @@ class Tokens:
         if scheme.lower() != "bearer":
             raise TokenRejected("not_bearer")
         token = token.strip()
+        if not token:
+            raise TokenRejected("missing")
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         if digest in self.accepted:
             self.accepted.move_to_end(digest)
