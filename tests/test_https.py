@@ -16,7 +16,7 @@ pytestmark = [on_one_database, https_required]
 @pytest.mark.parametrize("proto", ["http", " HTTP ", "https, http", "https,http"])
 async def test_plain_http_is_refused_except_for_health_and_preflights(client: Client, proto: str) -> None:
     headers = {"X-Forwarded-Proto": proto, "Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
-    for method, path in (("GET", "/tasks"), ("POST", "/tasks"), ("POST", "/auth/login"), ("GET", "/docs/x")):
+    for method, path in (("GET", "/tasks"), ("POST", "/tasks"), ("POST", "/auth/login"), ("GET", "/docs/page.css")):
         response = await client.request(method, path, headers=headers)
         assert (response.status, response.body) == (403, {"error": "HTTPS is required"})
         assert HSTS not in response.headers

@@ -36,7 +36,7 @@ pytestmark = on_one_database
 
 
 def path_of(pattern: str) -> str:
-    return pattern.replace("{id}", str(uuid4()))
+    return pattern.replace("{id}", str(uuid4())).replace("{file}", "page.css")
 
 
 @pytest.mark.requirement("FR-005", "FR-006", "FR-018", "FR-023", "FR-030", "FR-038")
@@ -103,7 +103,7 @@ async def test_head_is_get_without_a_body(alice: Person, paths: Paths, path: str
     [
         *("/nowhere", "/api", "/api/", "/api/tasks/", "/api//tasks", "//api/tasks", "/api/tasks/1/2", "/API/tasks"),
         *("/%61pi%2Ftasks", "/api%2Ftasks", "/api/tasks%0A", "/api/tasks%00", "/api/tasks;x=1", "/api/../tasks"),
-        *("/tasks/", "/auth/signup", "/api/auth/register", "/health/", "/health/ready/", "/%FF"),
+        *("/tasks/", "/auth/signup", "/api/auth/register", "/health/", "/health/ready/", "/docs/x", "/%FF"),
     ],
 )
 async def test_unknown_path_is_not_found(client: Client, alice: Person, path: str) -> None:

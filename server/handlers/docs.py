@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from server.errors import NotFound
 from server.files import PACKAGE
 from server.handlers.base import BaseHandler
 
@@ -40,10 +39,14 @@ class DocsHandler(BaseHandler):
 
     cache_control = "no-cache"
 
+    async def prepare(self) -> None:
+        """Treat the names of other files as unknown paths."""
+        if set(self.path_args) - FILES.keys():
+            self.route = None
+        await super().prepare()
+
     def get(self, name: str = PAGE) -> None:
-        """Respond with a file; raise ``NotFound`` if the name is unknown."""
-        if name not in FILES:
-            raise NotFound
+        """Respond with a file."""
         self.set_header("Cache-Control", self.cache_control)
         self.set_header("Content-Type", TYPES[Path(name).suffix])
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
