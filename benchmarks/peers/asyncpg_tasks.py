@@ -1,16 +1,14 @@
-"""Shared by the peers on raw asyncpg: the token check, pydantic models for the bodies, and the SQL."""
+"""Shared by the peers on raw asyncpg: pydantic models for the bodies, and the SQL."""
 
-import math
 import os
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import jwt
+from common import pagination
 from pydantic import BaseModel, Field
 
-SECRET = os.environ["BETTER_AUTH_SECRET"]
 COLUMNS = "id::text, title, description, completed, user_id::text, created_at, updated_at"
 NAMES = ("id", "title", "description", "completed", "user_id", "created_at", "updated_at")
 LIST = f"""
@@ -25,27 +23,18 @@ UPDATE = f"""
         completed = coalesce($6, completed), updated_at = $7
     WHERE id = $1 AND user_id = $2 RETURNING {COLUMNS}"""
 
-Title = Annotated[str, Field(min_length=1, max_length=100)]
-Description = Annotated[str, Field(max_length=500)]
 Json = dict[str, Any]
 
 
 class TaskCreate(BaseModel):
-    title: Title
-    description: Description | None = None
+    title: str = Field(min_length=1, max_length=100)
+    description: str | None = Field(default=None, max_length=500)
 
 
 class TaskUpdate(BaseModel):
-    title: Title | None = None
-    description: Description | None = None
+    title: str | None = Field(default=None, min_length=1, max_length=100)
+    description: str | None = Field(default=None, max_length=500)
     completed: bool | None = None
-
-
-def user_of(token: bytes | str | None) -> UUID | None:
-    try:
-        return UUID(jwt.decode(token or b"", SECRET, algorithms=["HS256"])["sub"])
-    except (jwt.PyJWTError, KeyError, ValueError):
-        return None
 
 
 async def open_pool() -> asyncpg.Pool:
@@ -54,22 +43,23 @@ async def open_pool() -> asyncpg.Pool:
 
 async def list_page(pool: asyncpg.Pool, user: UUID, page: int, per_page: int) -> Json:
     rows = await pool.fetch(LIST, user, per_page, (page - 1) * per_page)
-    total = rows[0]["total"]
     tasks = [dict(zip(NAMES, row[1:], strict=True)) for row in rows if row["id"] is not None]
-    pages = math.ceil(total / per_page)
-    return {"tasks": tasks, "pagination": {"page": page, "per_page": per_page, "total": total, "pages": pages}}
+    return {"tasks": tasks, "pagination": pagination(page, per_page, rows[0]["total"])}
 
 
-async def create(pool: asyncpg.Pool, user: UUID, task: TaskCreate) -> Json:
-    return {"task": dict(await pool.fetchrow(CREATE, uuid4(), user, task.title, task.description, datetime.now(UTC)))}
+async def fetch_one(pool: asyncpg.Pool, statement: str, *values: object) -> Json | None:
+    row = await pool.fetchrow(statement, *values)
+    return {"task": dict(row)} if row else None
+
+
+async def create(pool: asyncpg.Pool, user: UUID, task: TaskCreate) -> Json | None:
+    return await fetch_one(pool, CREATE, uuid4(), user, task.title, task.description, datetime.now(UTC))
 
 
 async def get(pool: asyncpg.Pool, user: UUID, task_id: UUID) -> Json | None:
-    row = await pool.fetchrow(ONE, task_id, user)
-    return {"task": dict(row)} if row else None
+    return await fetch_one(pool, ONE, task_id, user)
 
 
 async def update(pool: asyncpg.Pool, user: UUID, task_id: UUID, task: TaskUpdate) -> Json | None:
     values = (task.title, "description" in task.model_fields_set, task.description, task.completed, datetime.now(UTC))
-    row = await pool.fetchrow(UPDATE, task_id, user, *values)
-    return {"task": dict(row)} if row else None
+    return await fetch_one(pool, UPDATE, task_id, user, *values)

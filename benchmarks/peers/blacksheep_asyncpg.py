@@ -4,10 +4,11 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from asyncpg_tasks import TaskCreate, TaskUpdate, create, get, list_page, open_pool, update, user_of
+from asyncpg_tasks import TaskCreate, TaskUpdate, create, get, list_page, open_pool, update
 from blacksheep import Application, Content, FromJSON, Request, Response, not_found
 from blacksheep.server.authorization import auth
 from blacksheep.settings.json import json_settings
+from common import user_of
 from guardpost import AuthenticationHandler, Identity
 
 json_settings.use(loads=orjson.loads)

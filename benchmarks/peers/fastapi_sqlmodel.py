@@ -1,21 +1,19 @@
 """FastAPI and SQLModel as their tutorials write them, on asyncpg through asynchronous sessions."""
 
-import math
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID, uuid4
 
-import jwt
-from fastapi import Depends, FastAPI, HTTPException, Query
+from common import pagination, user_of
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import Field, SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-SECRET = os.environ["BETTER_AUTH_SECRET"]
 URL = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://")
 engine = create_async_engine(URL, pool_size=10, max_overflow=0)
 app = FastAPI()
@@ -55,10 +53,10 @@ async def open_session() -> AsyncIterator[AsyncSession]:
 
 
 async def current_user(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> UUID:
-    try:
-        return UUID(jwt.decode(credentials.credentials, SECRET, algorithms=["HS256"])["sub"])
-    except (jwt.PyJWTError, KeyError, ValueError):
-        raise HTTPException(401, "Unauthorized") from None
+    user = user_of(credentials.credentials)
+    if user is None:
+        raise HTTPException(401, "Unauthorized")
+    return user
 
 
 Session = Annotated[AsyncSession, Depends(open_session)]
@@ -66,14 +64,11 @@ User = Annotated[UUID, Depends(current_user)]
 
 
 @app.get("/tasks")
-async def list_tasks(
-    session: Session, user: User, page: Annotated[int, Query(ge=1)] = 1, per_page: Annotated[int, Query(le=100)] = 20
-) -> TaskPage:
+async def list_tasks(session: Session, user: User, page: int = 1, per_page: int = 20) -> TaskPage:
     total = (await session.exec(select(func.count()).select_from(Task).where(Task.user_id == user))).one()
     newest_first = select(Task).where(Task.user_id == user).order_by(col(Task.created_at).desc(), col(Task.id).desc())
     tasks = (await session.exec(newest_first.offset((page - 1) * per_page).limit(per_page))).all()
-    pagination = {"page": page, "per_page": per_page, "total": total, "pages": math.ceil(total / per_page)}
-    return TaskPage(tasks=tasks, pagination=pagination)
+    return TaskPage(tasks=tasks, pagination=pagination(page, per_page, total))
 
 
 @app.post("/tasks", status_code=201)

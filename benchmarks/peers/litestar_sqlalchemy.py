@@ -1,41 +1,24 @@
 """Litestar with its SQLAlchemy plugin on asyncpg and its JWT backend; msgspec reads and writes the bodies."""
 
-import math
 import os
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+from common import SECRET, pagination
 from litestar import Litestar, Request, get, post, put
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotFoundException
-from litestar.params import Parameter
 from litestar.plugins.sqlalchemy import AsyncSessionConfig, EngineConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
 from litestar.security.jwt import JWTAuth, Token
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
-from sqlalchemy import DateTime, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy_tasks import Task, select_one, select_page, select_total
 
 URL = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://")
 Title = Annotated[str, Meta(min_length=1, max_length=100)]
 Description = Annotated[str, Meta(max_length=500)]
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Task(Base):
-    __tablename__ = "tasks"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    user_id: Mapped[UUID]
-    title: Mapped[str]
-    description: Mapped[str | None]
-    completed: Mapped[bool] = mapped_column(default=False)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+Authenticated = Request[UUID, Token, Any]
 
 
 class TaskCreate(Struct):
@@ -64,9 +47,6 @@ class TaskPage(Struct):
     pagination: dict[str, int]
 
 
-Authenticated = Request[UUID, Token, Any]
-
-
 async def retrieve_user(token: Token, _: ASGIConnection[Any, Any, Any, Any]) -> UUID | None:
     return UUID(token.sub)
 
@@ -76,24 +56,17 @@ def one(task: Task) -> dict[str, TaskPublic]:
 
 
 async def find(db_session: AsyncSession, user: UUID, task_id: UUID) -> Task:
-    task = await db_session.scalar(select(Task).where(Task.id == task_id, Task.user_id == user))
+    task = await db_session.scalar(select_one(user, task_id))
     if task is None:
         raise NotFoundException
     return task
 
 
 @get("/tasks")
-async def list_tasks(
-    request: Authenticated,
-    db_session: AsyncSession,
-    page: Annotated[int, Parameter(ge=1)] = 1,
-    per_page: Annotated[int, Parameter(le=100)] = 20,
-) -> TaskPage:
-    total = await db_session.scalar(select(func.count()).select_from(Task).where(Task.user_id == request.user)) or 0
-    newest_first = select(Task).where(Task.user_id == request.user).order_by(Task.created_at.desc(), Task.id.desc())
-    tasks = (await db_session.scalars(newest_first.offset((page - 1) * per_page).limit(per_page))).all()
-    found = convert(tasks, list[TaskPublic], from_attributes=True)
-    return TaskPage(found, {"page": page, "per_page": per_page, "total": total, "pages": math.ceil(total / per_page)})
+async def list_tasks(request: Authenticated, db_session: AsyncSession, page: int = 1, per_page: int = 20) -> TaskPage:
+    total = await db_session.scalar(select_total(request.user)) or 0
+    tasks = (await db_session.scalars(select_page(request.user, page, per_page))).all()
+    return TaskPage(convert(tasks, list[TaskPublic], from_attributes=True), pagination(page, per_page, total))
 
 
 @post("/tasks")
@@ -128,7 +101,7 @@ database = SQLAlchemyAsyncConfig(
     engine_config=EngineConfig(pool_size=10, max_overflow=0),
     session_config=AsyncSessionConfig(expire_on_commit=False),
 )
-jwt_auth = JWTAuth[UUID](retrieve_user_handler=retrieve_user, token_secret=os.environ["BETTER_AUTH_SECRET"])
+jwt_auth = JWTAuth[UUID](retrieve_user_handler=retrieve_user, token_secret=SECRET)
 app = Litestar(
     [list_tasks, create_task, show_task, update_task],
     plugins=[SQLAlchemyPlugin(config=database)],

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from asyncpg_tasks import TaskCreate, TaskUpdate, create, get, list_page, open_pool, update, user_of
+from asyncpg_tasks import TaskCreate, TaskUpdate, create, get, list_page, open_pool, update
+from common import user_of
 from robyn import Headers, Request, Response, Robyn
 from robyn.authentication import AuthenticationHandler, BearerGetter, Identity
 
@@ -40,9 +41,7 @@ def user_id(request: Request) -> UUID:
 
 @app.get("/tasks", auth_required=True)
 async def list_tasks(request: Request) -> Response:
-    page, per_page = (
-        int(request.query_params.get(name, default)) for name, default in (("page", "1"), ("per_page", "20"))
-    )
+    page, per_page = int(request.query_params.get("page", "1")), int(request.query_params.get("per_page", "20"))
     return respond(await list_page(opened[0], user_id(request), page, per_page))
 
 
