@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from itertools import cycle
 from typing import Any, cast
 from uuid import uuid4
@@ -18,51 +16,21 @@ from uuid import uuid4
 import aiopg
 import httptools
 
-from benchmarks.database import rotating_tasks
-from benchmarks.operations import NAMES, QUERIES, compile_statement
+from benchmarks.operations import QUERIES, USED, record
 from benchmarks.subjects import POOL
 
 RESPONSES = {
     operation: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
     for operation, size in {"list": 6600, "one": 340, "create": 340, "update": 340}.items()
 }
-URL = os.environ["DATABASE_URL"]
-Statement = tuple[str, dict[str, Any]]
-responding: set[asyncio.Task[None]] = set()
-
-
-class Recorded(Exception):
-    """Raised to end a query before its statement runs."""
-
-
-class Recorder:
-    """A database that records statements instead of running them."""
-
-    def __init__(self) -> None:
-        self.statements: list[Statement] = []
-
-    async def fetch_all(self, statement: Any, parameters: Mapping[str, Any]) -> Any:
-        """Record a statement and end the query."""
-        self.statements.append(compile_statement(statement, parameters))
-        raise Recorded
-
-    fetch_one = fetch_all
-
-
-def record(operation: str) -> Iterator[Statement]:
-    """Return an operation's statements for each user and task in turn, repeated without end."""
-    recorder = Recorder()
-    for user, task in rotating_tasks(URL):
-        with suppress(Recorded):
-            QUERIES[operation](cast("Any", recorder), user, task).send(None)
-    return cycle(recorder.statements)
+STATEMENTS = {name: cycle([record(query, user, task) for user, task in USED]) for name, query in QUERIES.items()}
 
 
 class Connection(asyncio.Protocol):
     """The connection of a client that waits for each response before it sends the next request."""
 
-    def __init__(self, pool: aiopg.Pool, statements: Mapping[str, Iterator[Statement]]) -> None:
-        self._pool, self._statements = pool, statements
+    def __init__(self, pool: aiopg.Pool) -> None:
+        self._pool = pool
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,14 +47,12 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Start the response to a complete request."""
-        task = asyncio.create_task(self._respond())
-        responding.add(task)  # asyncio itself has only weak references to tasks
-        task.add_done_callback(responding.discard)
+        self._response = asyncio.create_task(self._respond())  # asyncio itself has only weak references to tasks
 
     async def _respond(self) -> None:
         writes = {b"POST": "create", b"PUT": "update"}
         operation = writes.get(self._parser.get_method()) or ("list" if b"?" in self._url else "one")
-        sql, parameters = next(self._statements[operation])
+        sql, parameters = next(STATEMENTS[operation])
         if operation == "create":
             parameters = parameters | {"id": str(uuid4())}
         async with self._pool.acquire() as connection, connection.cursor() as cursor:
@@ -97,10 +63,9 @@ class Connection(asyncio.Protocol):
 
 async def main(port: int) -> None:
     """Serve until the process is stopped."""
-    statements = {operation: record(operation) for operation in NAMES}
     off: dict[str, Any] = dict.fromkeys(("enable_json", "enable_hstore", "enable_uuid"), False)
-    async with aiopg.create_pool(URL, minsize=POOL, maxsize=POOL, **off) as pool:
-        server = await asyncio.get_running_loop().create_server(lambda: Connection(pool, statements), "127.0.0.1", port)
+    async with aiopg.create_pool(os.environ["DATABASE_URL"], minsize=POOL, maxsize=POOL, **off) as pool:
+        server = await asyncio.get_running_loop().create_server(lambda: Connection(pool), "127.0.0.1", port)
         await server.serve_forever()
 
 

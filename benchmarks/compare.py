@@ -1,13 +1,11 @@
 """``python -m benchmarks.compare A B``: compare the processor time per request of two versions of the server.
 
 A version is a revision of git, or a folder such as ``.``. Both servers run on the same core and database, and are
-measured in turn. The variables ROUNDS (15), SECONDS per measurement (1) and OPERATIONS (all, separated by commas) set
-how much is measured.
+measured in turn. The variables ROUNDS and SECONDS (per measurement) set how much is measured.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,13 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.database import filled_database, postgresql_server, rotating_tasks
-from benchmarks.measure import measure
-from benchmarks.operations import NAMES, operations
-from benchmarks.subjects import OTHER_CORE, SERVER_CORE, Subject, on, running
+from benchmarks.database import filled_database, postgresql_server
+from benchmarks.measure import Figures, measure_rounds
+from benchmarks.operations import OPERATIONS
+from benchmarks.subjects import OTHER_CORE, Subject, on, running
 from tests.support.processes import PROJECT
-
-ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "15")), float(os.environ.get("SECONDS", "1"))
 
 
 def source(version: str, folder: Path) -> Path:
@@ -36,26 +32,20 @@ def source(version: str, folder: Path) -> Path:
 
 def main(versions: list[str]) -> None:
     """Measure two versions in turn, and print the medians."""
-    wanted = os.environ.get("OPERATIONS", ",".join(NAMES)).split(",")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="todo-bench-")))
         stack.enter_context(on(OTHER_CORE))
         url = stack.enter_context(filled_database(stack.enter_context(postgresql_server()), 10_000))
         servers = []
         for name, version in zip("AB", versions, strict=True):
-            subject = Subject(name, "", (sys.executable, str(source(version, folder / name) / "run.py")))
-            with on(SERVER_CORE):
-                servers.append(stack.enter_context(running(subject, url, folder)))
-        print(f"{'':8}{'A, µs':>9}{'B, µs':>9}{'B / A':>9}   quartiles of B / A")
-        for operation in (one for one in operations(rotating_tasks(url)) if one.name in wanted):
-            costs: dict[str, list[float]] = {"A": [], "B": []}
-            for number in range(ROUNDS + 1):
-                for server in servers if number % 2 else servers[::-1]:
-                    found = measure(server, operation, url, folder, 32, SECONDS)
-                    costs[found.subject] += [1000 * found.cpu] if number else []  # the first round warms up
-            ratios = quantiles((b / a for a, b in zip(*costs.values(), strict=True)), n=4, method="inclusive")
-            medians = "".join(f"{median(one):9.0f}" for one in costs.values())
-            print(f"{operation.name:8}{medians}{ratios[1]:9.3f}   {ratios[0]:.3f} to {ratios[2]:.3f}", flush=True)
+            command = (sys.executable, str(source(version, folder / name) / "run.py"))
+            servers.append(stack.enter_context(running(Subject(name, "", command), url, folder)))
+        figures = Figures(measure_rounds(servers, folder, 32), 32)
+    print(f"{'':8}{'A, µs':>9}{'B, µs':>9}{'B / A':>9}   quartiles of B / A")
+    for operation in OPERATIONS:
+        a, b = ([1000 * cpu for cpu in figures.rounds(name, operation.name, "cpu")] for name in "AB")
+        low, middle, high = quantiles((two / one for one, two in zip(a, b, strict=True)), n=4, method="inclusive")
+        print(f"{operation.name:8}{median(a):9.0f}{median(b):9.0f}{middle:9.3f}   {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
-from benchmarks.operations import NAMES
+from benchmarks.measure import Figures
 from benchmarks.subjects import BASELINE, BLACKSHEEP, FASTAPI, FASTIFY, FLASK, NO_LOG, OURS, PYTHON_PEERS, SUBJECTS
 from tests.support.processes import PROJECT
 
@@ -20,48 +19,16 @@ BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 RATES = {BLACKSHEEP.name: 1.25, BLACKSHEEP.name + NO_LOG: 1.1, FASTAPI.name: 6, FLASK.name: 5}
 CONNECTIONS = 32  # for the figures that do not state another number
 HEAD = ["List of 20", "One task", "Create", "Update"]
-CHART = [subject.name for subject in SUBJECTS if NO_LOG not in subject.name]
 GREY = "#747d87"  # readable on white and on black
 Table = list[list[str]]
 
 
-class Figures:
-    """The measurements of one benchmark run."""
-
-    def __init__(self, results: dict[str, Any]) -> None:
-        self.connections = sorted({one["connections"] for one in results["measurements"]})
-        self._series: dict[tuple[str, str, int], list[dict[str, float]]] = {}
-        for one in results["measurements"]:
-            self._series.setdefault((one["subject"], one["operation"], one["connections"]), []).append(one)
-
-    def __contains__(self, subject: str) -> bool:
-        return (subject, NAMES[0], self.connections[0]) in self._series
-
-    def medians(self, subject: str, kind: str) -> list[float]:
-        """Return a server's median measurement of one kind, such as "rate", for each operation."""
-        return [median(one[kind] for one in self._series[subject, name, CONNECTIONS]) for name in NAMES]
-
-    def ratios(
-        self, upper: str, lower: str, kind: str, connections: int = CONNECTIONS, lower_kind: str = ""
-    ) -> list[float]:
-        """Return, for each operation, the median over the rounds of one server's figure ÷ another's."""
-        return [
-            median(
-                one[kind] / other[lower_kind or kind]
-                for one, other in zip(
-                    self._series[upper, name, connections], self._series[lower, name, connections], strict=True
-                )
-            )
-            for name in NAMES
-        ]
-
-
-def targets(results: dict[str, Any], figures: Figures) -> Table:
+def targets(results: dict[str, Any]) -> Table:
     """Return the table of targets; figures that miss their limit are bold."""
-    ours, peers = OURS.name, [peer.name for peer in PYTHON_PEERS if peer.name in figures]
+    ours, found = OURS.name, Figures(results["measurements"], CONNECTIONS)
     rows = [["Target", "Limit", *HEAD]]
 
-    def add(name: str, limit: str, values: Iterable[float]) -> None:
+    def add(name: str, limit: str, *values: float) -> None:
         sign, number = limit.split()[:2]
         cells = [f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in values]
         missed = [value < float(number) if sign == "≥" else value > float(number) for value in values]
@@ -69,49 +36,44 @@ def targets(results: dict[str, Any], figures: Figures) -> Table:
         rows.append([name, limit, *cells, *[""] * (len(HEAD) - len(cells))])
 
     for peer, factor in RATES.items():
-        if peer in figures:
-            add(f"requests/s ÷ {peer}", f"≥ {factor}", figures.ratios(ours, peer, "rate"))
-    if FASTIFY.name in figures:
-        add(f"{FASTIFY.name}'s processor time ÷ ours", "≥ 0.5", figures.ratios(FASTIFY.name, ours, "cpu"))
-    add("processor time ÷ baseline", "≤ 2", figures.ratios(ours, BASELINE.name, "cpu"))
-    for count in figures.connections:
-        rates = [figures.ratios(ours, peer, "rate", count) for peer in peers]
-        tails = [figures.ratios(peer, ours, "p99", count) for peer in peers]
-        spread = figures.ratios(ours, ours, "p99", count, lower_kind="p50")
-        add(
-            f"requests/s ÷ best Python peer, {count} connections",
-            "≥ 1",
-            [min(values) for values in zip(*rates, strict=True)],
-        )
-        add(
-            f"best Python peer's p99 ÷ ours, {count} connections",
-            "≥ 1",
-            [min(values) for values in zip(*tails, strict=True)],
-        )
-        add(f"p99 ÷ p50, {count} connections", "≤ 2", spread)
+        if peer in results["memory"]:
+            add(f"requests/s ÷ {peer}", f"≥ {factor}", *found.ratios(ours, peer, "rate"))
+    if FASTIFY.name in results["memory"]:
+        add(f"{FASTIFY.name}'s processor time ÷ ours", "≥ 0.5", *found.ratios(FASTIFY.name, ours, "cpu"))
+    add("processor time ÷ baseline", "≤ 2", *found.ratios(ours, BASELINE.name, "cpu"))
+    peers = [peer.name for peer in PYTHON_PEERS if peer.name in results["memory"]]
+    for count in results["connections"]:
+        figures = Figures(results["measurements"], count)
+        rates = [figures.ratios(ours, peer, "rate") for peer in peers]
+        tails = [figures.ratios(peer, ours, "p99") for peer in peers]
+        add(f"requests/s ÷ best Python peer, {count} connections", "≥ 1", *map(min, zip(*rates, strict=True)))
+        add(f"best Python peer's p99 ÷ ours, {count} connections", "≥ 1", *map(min, zip(*tails, strict=True)))
+        add(f"p99 ÷ p50, {count} connections", "≤ 2", *figures.medians(ours, "spread"))
     add("start to first 200", "≤ 0.7 s", results["start"])
-    add("idle memory (RSS)", "≤ 75 MB", [results["memory"][ours]])
+    add("idle memory (RSS)", "≤ 75 MB", results["memory"][ours])
     add("logins/s ÷ bcrypt alone", "≥ 0.95", results["logins"])
-    add("time with 1,000,000 tasks ÷ with 10,000", "≤ 1.2", results["large_table"])
+    add("time with 1,000,000 tasks ÷ with 10,000", "≤ 1.2", *results["large_table"])
     add("page 1 of 100,000 tasks", "≤ 50 ms", results["page_1"])
     add("whole list, time per task, 100 times the tasks", "≤ 1.2", results["whole_list"])
     return rows
 
 
-def servers(results: dict[str, Any], figures: Figures) -> Table:
+def servers(results: dict[str, Any]) -> Table:
     """Return a row for each server: requests/s, p99 and processor time of each operation, and its memory."""
+    figures = Figures(results["measurements"], CONNECTIONS)
     rows = [["Server", "With", *HEAD, "MB"]]
     for subject in SUBJECTS:
-        if subject.name in figures:
+        if subject.name in results["memory"]:
             kinds = (figures.medians(subject.name, kind) for kind in ("rate", "p99", "cpu"))
             cells = [f"{rate:,.0f} / {p99:.0f} / {cpu:.2f}" for rate, p99, cpu in zip(*kinds, strict=True)]
             rows.append([subject.name, subject.setup, *cells, f"{results['memory'][subject.name]:.0f}"])
     return rows
 
 
-def chart(figures: Figures) -> str:
+def chart(results: dict[str, Any]) -> str:
     """Return an SVG chart of each server's rate and processor time, as means over the operations."""
-    names = [name for name in CHART if name in figures]
+    figures = Figures(results["measurements"], CONNECTIONS)
+    names = [name for name in results["memory"] if NO_LOG not in name]
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {24 * len(names) + 36}" fill="{GREY}"'
         ' font-family="system-ui, sans-serif" font-size="12">'
@@ -148,17 +110,16 @@ def write_between(source: Path, text: str, target: Path) -> None:
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write the pages and the chart into a folder, and print the tables."""
-    figures = Figures(results)
     alt = "Requests per second, and processor time per request"
     left_out = f" Left out: {', '.join(results['left_out'])}." if results["left_out"] else ""
     page = (
-        f"\n![{alt}](performance.svg)\n\n{markdown(targets(results, figures))}\n"
+        f"\n![{alt}](performance.svg)\n\n{markdown(targets(results))}\n"
         f"Cells: requests/s / p99 in ms / processor time per request in ms, with {CONNECTIONS} connections."
-        " MB: idle memory."
-        f"\n\n{markdown(servers(results, figures))}\n{results['conditions']}.{left_out}\n\n"
+        f" MB: idle memory.\n\n{markdown(servers(results))}\n{results['conditions']}.{left_out}\n\n"
     )
     print(page)
-    found = {peer: figures.ratios(OURS.name, peer, "rate") for peer in RATES if peer in figures}
+    figures = Figures(results["measurements"], CONNECTIONS)
+    found = {peer: figures.ratios(OURS.name, peer, "rate") for peer in RATES if peer in results["memory"]}
     multiples = ", ".join(
         f"{min(one):.1f} to {max(one):.1f} times that of {peer.replace(NO_LOG, ' with its access log off')}"
         for peer, one in found.items()
@@ -170,7 +131,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
     )
     for name, text in (("docs/performance.md", page), ("README.md", summary)):
         write_between(PROJECT / name, text, folder / name)
-    (folder / "docs" / "performance.svg").write_text(chart(figures), "utf-8")
+    (folder / "docs" / "performance.svg").write_text(chart(results), "utf-8")
     print(f"The results, docs/performance.md, docs/performance.svg and README.md are in {folder}")
 
 

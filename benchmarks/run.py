@@ -14,20 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import extras, report, smoke
-from benchmarks.database import execute, filled_database, postgresql_server, rotating_tasks
-from benchmarks.measure import QUICK, ROUNDS, SECONDS, measure_rounds
-from benchmarks.operations import operations
-from benchmarks.subjects import (
-    BASELINE,
-    OTHER_CORE,
-    OURS,
-    SERVER_CORE,
-    SUBJECTS,
-    NotListening,
-    describe_machine,
-    on,
-    running,
-)
+from benchmarks.database import execute, filled_database, postgresql_server
+from benchmarks.measure import CONNECTIONS, QUICK, ROUNDS, SECONDS, measure_rounds
+from benchmarks.subjects import BASELINE, OTHER_CORE, OURS, SUBJECTS, NotListening, describe_machine, on, running
 from tests.support.processes import PROJECT
 
 
@@ -41,11 +30,13 @@ def main() -> None:
         version = execute(url, "SHOW server_version")[0][0].split()[0]
         results = {
             "conditions": f"{ROUNDS} rounds of {SECONDS:g} s; {describe_machine()}, PostgreSQL {version}",
+            "connections": CONNECTIONS,
             **compare(url, folder),
-            "start": [extras.start_seconds(url, folder)],
-            "logins": [extras.login_ratio(url, folder)],
-            **extras.growth(server_url, url, folder),
+            "start": extras.start_seconds(url, folder),
+            "logins": extras.login_ratio(url, folder),
         }
+        large_url = stack.enter_context(filled_database(server_url, extras.TOTAL, (extras.DEEP // 100, extras.DEEP)))
+        results |= {"large_table": extras.table_ratios(url, large_url, folder), **extras.list_times(large_url, folder)}
     target = Path(tempfile.mkdtemp(prefix="todo-bench-results-")) if QUICK else PROJECT
     file = target / "benchmarks" / "results.json"
     file.parent.mkdir(exist_ok=True)
@@ -59,8 +50,7 @@ def compare(url: str, folder: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         for subject in SUBJECTS:
             try:
-                with on(SERVER_CORE):
-                    servers.append(stack.enter_context(running(subject, url, folder)))
+                servers.append(stack.enter_context(running(subject, url, folder)))
             except (NotListening, FileNotFoundError) as error:
                 if subject in (OURS, BASELINE):
                     raise
@@ -69,10 +59,9 @@ def compare(url: str, folder: Path) -> dict[str, Any]:
         print(f"{len(servers)} servers are running", flush=True)
         time.sleep(1)
         memory = {server.subject.name: server.megabytes() for server in servers}
-        requests = operations(rotating_tasks(url))
-        smoke.check([server for server in servers if server.subject is not BASELINE], requests, url)
-        found = measure_rounds(servers, requests, url, folder)
-    return {"left_out": left_out, "memory": memory, "measurements": [one._asdict() for one in found]}
+        smoke.check([server for server in servers if server.subject is not BASELINE])
+        measurements = measure_rounds(servers, folder, *CONNECTIONS)
+    return {"left_out": left_out, "memory": memory, "measurements": measurements}
 
 
 if __name__ == "__main__":

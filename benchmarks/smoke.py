@@ -3,74 +3,68 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import datetime
 from http.client import HTTPConnection
 from typing import Any
 
-from benchmarks.database import tidy, user_id
-from benchmarks.operations import BODIES, Operation, make_token
+from benchmarks.database import tidy
+from benchmarks.operations import OPERATIONS, USED, Operation, make_token, user_id
 from benchmarks.subjects import Server
 
 TIMES = ("created_at", "updated_at")
 CHANGING = {"one": ("title", "completed", "updated_at"), "create": ("id", *TIMES), "update": ("updated_at",)}
 
 
-class WrongResponse(Exception):
-    """A server does not do the work that is measured."""
-
-
 def call(port: int, method: str, path: str, token: str = "", body: str = "") -> tuple[int, bytes]:
     """Send one request, and return the status and body of its response."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
     headers = {"Content-Type": "application/json"} if body else {}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    try:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
         connection.request(method, path, body or None, headers)
         response = connection.getresponse()
         return response.status, response.read()
-    finally:
-        connection.close()
 
 
-def check(servers: list[Server], operations: list[Operation], url: str) -> None:
+def check(servers: list[Server]) -> None:
     """Check that each server responds like the first one.
 
     Raises:
-        WrongResponse: at the first difference.
+        RuntimeError: at the first difference.
     """
     expected: dict[str, Any] = {}
     for server in servers:
-        found = {operation.name: _check_operation(server, operation) for operation in operations}
+        found = {operation.name: _check_operation(server, operation) for operation in OPERATIONS}
         expected = expected or found
         for name, response in found.items():
             ours, theirs = (_without(one, CHANGING.get(name, ())) for one in (expected[name], response))
             if ours != theirs:
-                raise WrongResponse(f"{server.subject.name}, {name}: {theirs}, not {ours}")
-        tidy(url)
+                raise RuntimeError(f"{server.subject.name}, {name}: {theirs}, not {ours}")
+        tidy(server.database_url)
 
 
 def _check_operation(server: Server, operation: Operation) -> Any:
     """Send a valid request, then invalid ones, and return the response to the valid one."""
-    (user, path), body = operation.requests[0], operation.body
-    token = make_token(user)
+    user, task = USED[0]
+    token, method, path = make_token(user), operation.method, operation.path.format(task=task)
 
-    def send(expected: tuple[int, ...], token: str, path: str = path, body: str = body, method: str = "") -> bytes:
-        status, content = call(server.port, method or operation.method, path, token, body)
+    def send(*expected: int, token: str = token, method: str = method, path: str = path, body: str = "") -> bytes:
+        status, content = call(server.port, method, path, token, body)
         if status not in expected:
-            raise WrongResponse(f"{server.subject.name}, {operation.name} {path} {body}: status {status}")
+            raise RuntimeError(f"{server.subject.name}, {method} {path} {body}: status {status}")
         return content
 
-    response = _parse(send((operation.status,), token))
-    send((401, 403), "")
-    send((401, 403), token[:-4] + "AAAA")
-    if "/tasks/" in path:
-        send((403, 404), make_token(user_id(1)))
-    if body:
-        send((400, 422), token, body='{"title": ""}')
-        stored = _parse(send((200,), token, f"/tasks/{response['task']['id']}", "", "GET"))
-        if stored != response or response["task"] != response["task"] | BODIES[operation.name]:
-            raise WrongResponse(f"{server.subject.name}, {operation.name}: {response}, but {stored} is stored")
+    response = _parse(send(operation.status, body=operation.body))
+    send(401, 403, token="", body=operation.body)
+    send(401, 403, token=token[:-4] + "AAAA", body=operation.body)
+    if "{task}" in operation.path:
+        send(403, 404, token=make_token(user_id(1)), body=operation.body)
+    if operation.body:
+        send(400, 422, body='{"title": ""}')
+        stored = _parse(send(200, method="GET", path=f"/tasks/{response['task']['id']}"))
+        if stored != response or response["task"] != response["task"] | json.loads(operation.body):
+            raise RuntimeError(f"{server.subject.name}, {operation.name}: {response}, but {stored} is stored")
     return response
 
 

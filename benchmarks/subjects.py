@@ -20,7 +20,6 @@ from tests.support.processes import PROJECT, free_port
 
 START_SECONDS = 60
 STOP_SECONDS = 3  # Robyn ignores SIGTERM
-REST_ATTEMPTS = 50
 POOL = 10
 SECRET = "a-secret-of-the-benchmark-32-bytes-long"  # noqa: S105
 CORES = sorted(os.sched_getaffinity(0))
@@ -85,6 +84,7 @@ class Server(NamedTuple):
     """A running subject."""
 
     subject: Subject
+    database_url: str
     port: int
     process: psutil.Process
 
@@ -96,10 +96,8 @@ class Server(NamedTuple):
     def rest(self) -> None:
         """Wait until the server is idle: requests may still be in flight after the client has exited."""
         used = -1.0
-        for _ in range(REST_ATTEMPTS):
-            before, used = used, self.cpu_seconds()
-            if before == used:
-                break
+        while used != (now := self.cpu_seconds()):
+            used = now
             time.sleep(0.03)
 
     def megabytes(self) -> float:
@@ -111,8 +109,19 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(subject: Subject, database_url: str, folder: Path) -> Iterator[Server]:
-    """Start a server on this thread's cores, write its output to a file in ``folder``, and wait until it listens.
+def on(cores: set[int]) -> Iterator[None]:
+    """Run this thread, and the processes that it starts, on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def running(subject: Subject, database_url: str, folder: Path, cores: set[int] = SERVER_CORE) -> Iterator[Server]:
+    """Start a server on these cores, write its output to a file in ``folder``, and wait until it listens.
 
     Raises:
         NotListening: if it does not listen in time; the message ends with its last output.
@@ -129,7 +138,7 @@ def running(subject: Subject, database_url: str, folder: Path) -> Iterator[Serve
         "PORT": str(port),
         "NODE_ENV": "production",
     }
-    with log.open("wb") as output:
+    with log.open("wb") as output, on(cores):
         process = psutil.Popen(
             [part.format(port=port) for part in subject.command],
             cwd=subject.folder,
@@ -140,41 +149,26 @@ def running(subject: Subject, database_url: str, folder: Path) -> Iterator[Serve
             start_new_session=True,
         )
     try:
-        if not _listens(process, port):
-            raise NotListening(f"{subject.name} does not listen:\n{log.read_text('utf-8', 'replace')[-2000:]}")
-        yield Server(subject, port, process)
+        end = time.monotonic() + START_SECONDS
+        while not listens(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise NotListening(f"{subject.name} does not listen:\n{log.read_text('utf-8', 'replace')[-2000:]}")
+            time.sleep(0.002)
+        yield Server(subject, database_url, port, process)
     finally:
-        _stop(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def _listens(process: psutil.Popen, port: int) -> bool:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def _stop(process: psutil.Popen) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def on(cores: set[int]) -> Iterator[None]:
-    """Run this thread, and the processes that it starts, on these cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def listens(port: int) -> bool:
+    """Return whether a process listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def describe_machine() -> str:
