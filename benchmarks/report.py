@@ -120,13 +120,13 @@ def write(results: dict[str, Any], folder: Path) -> None:
     print(page)
     figures = Figures(results["measurements"], CONNECTIONS)
     found = {peer: figures.ratios(OURS.name, peer, "rate") for peer in RATES if peer in results["memory"]}
-    multiples = ", ".join(
-        f"{min(one):.1f} to {max(one):.1f} times that of {peer.replace(NO_LOG, ' with its access log off')}"
+    multiples = "; ".join(
+        f"{min(one):.1f} to {max(one):.1f} times those of {peer.replace(NO_LOG, ' with its access log off')}"
         for peer, one in found.items()
     )
     summary = (
-        f"\n![{alt}](docs/performance.svg)\n\nWith {CONNECTIONS} connections on one core, and all features and its log"
-        f" on, this server's throughput (requests per second) is {multiples}"
+        f"\n![{alt}](docs/performance.svg)\n\nWith {CONNECTIONS} connections on one core, with all features and its log"
+        f" on, this server's requests per second are {multiples}"
         " ([docs/performance.md](docs/performance.md)).\n\n"
     )
     for name, text in (("docs/performance.md", page), ("README.md", summary)):
