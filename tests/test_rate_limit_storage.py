@@ -20,6 +20,7 @@ LIMIT = limits.parse("3/minute")
 MINUTE = 60
 SLACK_SECONDS = 0.6  # of a busy machine: four threads read the system's certificates meanwhile
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+UNKNOWN = b"-ERR unknown command 'AUTH', with args beginning with: 'user' 's3cr3t'\r\n"
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
@@ -127,7 +128,7 @@ async def attempt(limiter: RateLimiter, address: str = "192.0.2.1") -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-@pytest.mark.parametrize("response", [None, b"", b":x\r\n", b"+OK\r\n", LOADING])
+@pytest.mark.parametrize("response", [None, b"", b":x\r\n", b"+OK\r\n", LOADING, UNKNOWN])
 async def test_attempts_are_counted_in_memory_if_redis_fails(response: bytes | None, scheme: str) -> None:
     redis = FakeRedis(response)
     async with redis.listening() as port:

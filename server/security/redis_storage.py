@@ -65,7 +65,7 @@ class SharedStorage:
             result = call.result() if call.done() else TimeoutError("no response in time")
             if isinstance(result, Exception):
                 if self._failed is None:
-                    log.warning("rate_limit_storage_unavailable", reason=str(result))
+                    log.warning("rate_limit_storage_unavailable", reason=self._without_secrets(str(result)))
                 self._failed, self._retry_at = call, loop.time() + RETRY_SECONDS
                 return None
             if failed:
@@ -81,6 +81,13 @@ class SharedStorage:
             return function(self._storage)
         except Exception as error:  # noqa: BLE001
             return error
+
+    def _without_secrets(self, text: str) -> str:
+        """Return an error text without the credentials of the URL: Redis repeats what it does not understand."""
+        options = self._storage.storage.connection_pool.connection_kwargs
+        for name in ("password", "username"):
+            text = text.replace(options.get(name) or "\0", "…")
+        return text
 
     def close(self) -> None:
         """Close the connections, and stop the threads."""
