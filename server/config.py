@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,7 +76,13 @@ def _check_parameters(parameters: dict[str, str]) -> None:
         is_integer = re.fullmatch(r"connect_timeout|tcp_user_timeout|keepalives\w*", name)
         if is_integer and (not re.fullmatch("-?[0-9]{1,10}", text) or abs(int(text)) >= 2**31):
             raise SettingError(f"must have a whole number of 32 bits for {name}")
-    hosts = parameters.get("hostaddr", parameters.get("host", "")).split(",")
+    addresses = parameters.get("hostaddr", "")
+    for address in filter(None, addresses.split(",")):
+        try:
+            ip_address(address)
+        except ValueError:
+            raise SettingError("must have an IP address for hostaddr") from None
+    hosts = (addresses or parameters.get("host", "")).split(",")
     try:
         psycopg2.connect(**parameters | {"hostaddr": ",".join(["256.0.0.1"] * len(hosts))}, async_=True)
     except psycopg2.Error as error:
@@ -225,14 +232,15 @@ class Config:
         Raises:
             ConfigError: if any setting is missing or invalid (FR-061).
         """
+        values: dict[str, Any] = {}
+        errors: list[str] = []
+        file: dict[str, str | None] = {}
         try:
             file = dotenv_values(".env", interpolate=False)
             for name, text in file.items():
                 os.environ.setdefault(name, text or "")
         except (OSError, ValueError):
-            raise ConfigError(".env: must be a readable file of UTF-8 text") from None
-        values: dict[str, Any] = {}
-        errors: list[str] = []
+            errors.append(".env: must be a readable file of UTF-8 text")
         for setting in fields(cls):
             name = setting.name.upper()
             if name == "RATE_LIMIT_STORAGE" and name not in os.environ:
