@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text
 from structlog.testing import capture_logs
 
+from server.database import PING, Database, DatabaseUnavailable
 from server.database.migrations import MigrationError, migrate
+from server.database.sqlite import SqliteDriver
+from server.database.tables import tasks
 from server.services import Services
 from tests.conftest import on_one_database
 from tests.support.client import PATHS, Client, Person
@@ -24,6 +27,11 @@ TIMEOUT_SECONDS = 1.0
 
 def modes_in(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def set_modes(folder: str, mode: int) -> None:
+    for file in Path(folder).iterdir():
+        file.chmod(mode)
 
 
 @on_one_database
@@ -71,6 +79,26 @@ def unprivileged() -> Iterator[None]:
         if user == 0:
             os.setresuid(user, user, user)
             os.setresgid(group, group, group)
+
+
+@pytest.mark.usefixtures("io_loop")
+async def test_file_that_is_read_only_for_a_while_is_not_ready_until_it_is_not() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)  # noqa: PTH101
+        url = f"sqlite:///{name}/todo.db"
+        with unprivileged():
+            migrate(url)
+            driver = SqliteDriver(url, 1)
+            database = Database(driver, 1, 5).for_request()
+            set_modes(name, 0o444)
+            write = delete(tasks).returning(tasks.c.id)
+            for statement in (PING, write):
+                with pytest.raises(DatabaseUnavailable):
+                    await database.fetch_all(statement, {})
+            set_modes(name, 0o600)
+            for statement in (write, PING):
+                await database.fetch_all(statement, {})
+            await driver.close()
 
 
 @pytest.mark.parametrize(

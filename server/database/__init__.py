@@ -21,7 +21,7 @@ KEEPALIVE = parse_dsn("keepalives_idle=30 keepalives_interval=10 keepalives_coun
 MAX_WAITING_STATEMENTS = 1000
 FULL_SECONDS = 10.0  # pause after PostgreSQL refused a connection because it had too many
 # PostgreSQL rejects FOR UPDATE whenever it rejects writes. It locks no row here, and SQLAlchemy omits it for SQLite.
-_ping = select(tasks.c.id).where(false()).with_for_update()
+PING = select(tasks.c.id).where(false()).with_for_update()
 
 
 def libpq_parameters(url: str) -> dict[str, str]:
@@ -149,4 +149,4 @@ class RequestDatabase:
 
     async def ping(self) -> None:
         """Raise ``DatabaseUnavailable`` if the database accepts no writes, or ``QueryError`` if it has no schema."""
-        await self.fetch_all(_ping, {})
+        await self.fetch_all(PING, {})

@@ -1,5 +1,6 @@
 """SQLite through SQLAlchemy's engine on aiosqlite: the embedded default, for development and for a single machine."""
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from sqlalchemy import Executable, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.database import DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
+from server.database import PING, DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
 
 BUSY_SECONDS = 0.05  # time that SQLite itself waits while another connection writes
 VIOLATIONS: dict[int, type[Exception]] = {
@@ -40,6 +41,8 @@ class SqliteDriver:
         While another process writes, the statement is retried. SQLite's own wait is short because it blocks a thread,
         which the request's deadline cannot interrupt.
         """
+        if statement is PING and not os.access(self.place, os.W_OK):  # only a write would fail
+            raise DatabaseUnavailable(f"cannot write {self.place}")
         while True:
             try:
                 async with self._engine.connect() as connection:
@@ -48,6 +51,8 @@ class SqliteDriver:
             except DBAPIError as error:
                 code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
                 primary = code & 0xFF
+                if primary == sqlite3.SQLITE_READONLY:
+                    await self._engine.dispose()  # an open connection stays read-only when the file no longer is
                 if primary != sqlite3.SQLITE_BUSY:
                     # SQLITE_ERROR means a bad statement; the other operational errors mean a problem with the file.
                     unavailable = isinstance(error, OperationalError) and primary != sqlite3.SQLITE_ERROR
