@@ -83,8 +83,8 @@ async def serve(config: Config, signals: Signals) -> None:
     Raises:
         StartError: if the database is unavailable, its schema cannot be migrated, or the port is taken.
     """
+    await migrate_schema(config)
     async with open_database(config) as database:
-        await migrate_when_available(config, database)
         services = Services(config, database)
         server = make_server(services)
         gc.collect()
@@ -109,17 +109,18 @@ async def serve(config: Config, signals: Signals) -> None:
 
 
 async def migrate_schema(config: Config) -> None:
-    """Bring the schema up to date, as ``serve`` does; raise ``StartError`` if that fails."""
-    async with open_database(config) as database:
-        await migrate_when_available(config, database)
+    """Wait for the database, then migrate; migrating blocks the event loop, which has nothing else to run.
 
-
-async def migrate_when_available(config: Config, database: Database) -> None:
-    """Wait for the database, then migrate; migrating blocks the event loop, which has nothing else to run."""
+    Raises:
+        StartError: if the database is unavailable, or its schema cannot be migrated.
+    """
+    address = None
     if not config.database_url.startswith(SQLITE_PREFIX):
-        await wait_for_database(database)
+        async with open_database(config) as database:  # closed before migrating: the role may have only one connection
+            await wait_for_database(database)
+            address = database.driver.address
     try:
-        migrate(config.database_url)
+        migrate(config.database_url, address)
     except MigrationError as error:
         raise StartError(f"the schema cannot be migrated: {error}") from error
 
@@ -148,6 +149,6 @@ async def wait_for_database(database: Database) -> None:
     except QueryError:  # the database is available, but has no schema yet
         return None
     except DatabaseRefused as error:
-        raise StartError(f"the database refuses the role, password or database of DATABASE_URL: {error}") from None
+        raise StartError(f"the database refuses the role, database or another part of DATABASE_URL: {error}") from None
     except TimeoutError:
         raise StartError(f"the database is unavailable: {reason}") from None

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from server.database import postgres as postgres_module
 from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
 from server.database.postgres import PostgresDriver
 from tests.conftest import execute
-from tests.support.processes import Gate
+from tests.support.processes import RUN, SETTINGS, Gate, run
 
 TIMEOUT_SECONDS = 5.0
 ONE = select(literal(1))
@@ -98,6 +99,29 @@ async def test_refusal_of_the_server_counts_whatever_other_addresses_do(postgres
     async with opened(f"postgresql://unknown@/postgres?host={hosts}") as (database, _):
         with pytest.raises(DatabaseRefused):
             await database.for_request().fetch_all(ONE, {})
+
+
+@pytest.mark.parametrize("message", ["no such database: todo", "SASL authentication failed", "no such user"])
+async def test_refusal_of_pgbouncer_is_recognised_by_its_text(message: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        error = f"SFATAL\0C08P01\0M{message}\0\0".encode()
+        writer.write(b"E" + (len(error) + 4).to_bytes(4, "big") + error)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, GOOD, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with opened(f"postgresql://{GOOD}:{port}/todo?sslmode=disable&gssencmode=disable") as (database, _):
+            with pytest.raises(DatabaseRefused, match=message):
+                await database.for_request().fetch_all(ONE, {})
+
+
+async def test_start_migrates_at_the_address_that_responds(empty_postgresql_url: str, tmp_path: Path) -> None:
+    async with addresses(empty_postgresql_url) as url:
+        port = urlsplit(url % GOOD).port
+        settings = {**SETTINGS, "DATABASE_URL": url % f"{SILENT}:{port},{GOOD}"}
+        async with asyncio.timeout(8):  # less than CONNECT_SECONDS of a migration
+            await run(*RUN, "migrate", folder=tmp_path, environment=settings)
 
 
 def test_keepalives_are_those_of_the_url_if_it_sets_them() -> None:

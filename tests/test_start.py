@@ -110,12 +110,17 @@ async def test_start_fails_if_the_file_is_not_a_database(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("unknown@/postgres", "28000: role"), ("postgres@/unknown", "3D000: database")]
+    ("place", "reason"),
+    [
+        ("unknown@/postgres?", "28000: role"),
+        ("postgres@/unknown?", "3D000: database"),
+        ("postgres@/postgres?options=-c%20x&", "42601: -c x requires"),
+    ],
 )
 async def test_start_fails_if_the_database_refuses(
     postgresql_server: str, tmp_path: Path, place: str, reason: str
 ) -> None:
-    url = f"postgresql://{place}?host={parse_dsn(postgresql_server)['host']}"
+    url = f"postgresql://{place}host={parse_dsn(postgresql_server)['host']}"
     for process in await fail_to_start(tmp_path, {**SETTINGS, "DATABASE_URL": url}, exit_code=1):
         (line,) = process.events()
         assert line["event"] == "start_failed"

@@ -25,12 +25,12 @@ PING = select(tasks.c.id).where(false()).with_for_update()
 
 
 def libpq_parameters(url: str) -> dict[str, str]:
-    """Return the libpq parameters of a URL, with our keepalive settings unless the URL sets its own.
+    """Return the libpq parameters of a URL, with UTF-8, and our keepalive settings unless the URL sets its own.
 
     psycopg2's wheel looks for the system's certificates where they were on the machine that built it. For
     ``sslrootcert=system``, this function therefore sets the environment variables that tell OpenSSL where they are.
     """
-    parameters: dict[str, str] = KEEPALIVE | parse_dsn(url)
+    parameters: dict[str, str] = KEEPALIVE | parse_dsn(url) | {"client_encoding": "utf8"}
     if parameters.get("sslrootcert") == "system" and not os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
         found = ssl.get_default_verify_paths()
         paths = {"SSL_CERT_FILE": found.cafile, "SSL_CERT_DIR": found.capath}
@@ -70,6 +70,10 @@ class Driver(Protocol):
     """Runs statements on one kind of database."""
 
     place: str  # for messages: the hosts and ports, or the file
+
+    @property
+    def address(self) -> Mapping[str, str] | None:
+        """The libpq parameters that select the server that accepted the last connection, if there are several."""
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement, commit it, and return its rows."""

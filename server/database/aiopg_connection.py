@@ -23,8 +23,12 @@ from server.database import DatabaseRefused, DatabaseUnavailable, TooManyConnect
 
 ATTEMPT_DELAY_SECONDS = 0.25  # RFC 8305 section 5
 PQERRORS_VERBOSE = 2  # libpq-fe.h
-# SQLSTATEs: 28xxx invalid authorization or password, 3D000 invalid catalog name, 42501 insufficient privilege
-REFUSED = ("28", "3D000", "42501")
+# SQLSTATEs: 22xxx and 42xxx invalid options, 28xxx invalid authorization or password, 3D000 invalid catalog name
+REFUSED = ("22", "28", "3D000", "42")
+# libpq's errors have no SQLSTATE, and PgBouncer's have 08P01
+REFUSED_TEXT = re.compile(
+    "no password supplied|authentication failed|no such (database|user)|not support SSL|certificate (verify|file)"
+)
 TOO_MANY_CONNECTIONS = "53300"
 # With hstore enabled, aiopg would send a query on each new connection.
 AIOPG_OPTIONS = {"dsn": None, "timeout": None, "enable_hstore": False, "enable_uuid": False, "enable_json": False}
@@ -146,7 +150,7 @@ class Connector:
         columns = [field * (count // len(field)) for field in fields]  # a single port applies to all hosts
         self._hosts = [Address(*host) for host in zip(*columns, strict=True)]
         others = {name: value for name, value in parameters.items() if name not in Address._fields}
-        self._options: dict[str, Any] = {**others, "client_encoding": "utf8", **AIOPG_OPTIONS}
+        self._options: dict[str, Any] = {**others, **AIOPG_OPTIONS}
         self.place = ", ".join(map(str, self._hosts))
         self.last_good: Address | None = None
         # An unresponsive name server blocks a thread for half a minute. A name is therefore looked up by one thread
@@ -224,6 +228,6 @@ def _connect_error(text: str) -> DatabaseUnavailable:
     """Return our exception for a failure to connect; errors from PostgreSQL have a SQLSTATE, libpq's own do not."""
     state = (re.findall(r":  ([0-9A-Z]{5}): ", text) or [""])[-1]
     text = " ".join(line for line in text.split("\n") if line and not line.startswith("LOCATION: "))
-    if state.startswith(REFUSED):
+    if state.startswith(REFUSED) or (state in ("", "08P01") and REFUSED_TEXT.search(text)):
         return DatabaseRefused(text)
     return TooManyConnections(text) if state == TOO_MANY_CONNECTIONS else DatabaseUnavailable(text)

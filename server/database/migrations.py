@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg2
@@ -39,8 +40,10 @@ class MigrationError(Exception):
     """The schema cannot be brought up to date; the message gives the reason and contains no secrets."""
 
 
-def migrate(database_url: str) -> None:
+def migrate(database_url: str, address: Mapping[str, str] | None = None) -> None:
     """Apply the missing revisions in one transaction, while holding a lock.
+
+    ``address`` has the libpq parameters that select one of the servers in the URL.
 
     The schema of a later release is not changed: this release can use it after a rollback of the code, or while
     processes are being replaced.
@@ -48,7 +51,8 @@ def migrate(database_url: str) -> None:
     Raises:
         MigrationError: if the database fails or stays locked, is not in UTF-8, or belongs to another program.
     """
-    engine = (_sqlite_engine if database_url.startswith(SQLITE_PREFIX) else _postgresql_engine)(database_url)
+    is_sqlite = database_url.startswith(SQLITE_PREFIX)
+    engine = _sqlite_engine(database_url) if is_sqlite else _postgresql_engine(database_url, address)
     try:
         for attempt in range(math.ceil(LOCK_SECONDS / LOCK_WAIT_SECONDS)):
             if attempt == 1:
@@ -59,7 +63,7 @@ def migrate(database_url: str) -> None:
                 if _lock(connection):
                     return _upgrade(connection)
     except (SQLAlchemyError, CommandError) as error:
-        raise MigrationError(str(error)) from error
+        raise MigrationError(str(getattr(error, "orig", error)).strip()) from error
     finally:
         engine.dispose()
     raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
@@ -124,11 +128,12 @@ def _check_columns(connection: Connection, *, with_nullable: bool) -> None:
         raise MigrationError(f"the tables are those of another program; they lack {', '.join(sorted(lacking))}")
 
 
-def _postgresql_engine(url: str) -> Engine:
+def _postgresql_engine(url: str, address: Mapping[str, str] | None) -> Engine:
+    parameters = {"connect_timeout": CONNECT_SECONDS, **libpq_parameters(url), **(address or {})}
     return create_engine(
         "postgresql+psycopg2://",
         # psycopg2 accepts all of libpq's parameters in the URL; SQLAlchemy would parse it in its own way.
-        creator=lambda: psycopg2.connect(**{"connect_timeout": CONNECT_SECONDS} | libpq_parameters(url)),
+        creator=lambda: psycopg2.connect(**parameters),
         isolation_level="READ COMMITTED",  # not the role's default: new revisions of other processes must be visible
     )
 

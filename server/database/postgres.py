@@ -78,6 +78,11 @@ class PostgresDriver:
                         cursor = await connection.cursor()
                     self._push_idle(cursor, clock())
 
+    @property
+    def address(self) -> Mapping[str, str] | None:
+        """The address that accepted the last connection."""
+        return self.connector.last_good and self.connector.last_good._asdict()
+
     async def close(self) -> None:
         """Close the idle connections; a statement that is still running closes its own."""
         self._close_idle(math.inf)

@@ -23,6 +23,7 @@ class SqliteDriver:
 
     def __init__(self, url: str, connections: int) -> None:
         self.place = url.partition(":///")[2]
+        self.address = None
         self._engine = create_async_engine(
             url.replace("sqlite:", "sqlite+aiosqlite:", 1),
             isolation_level="AUTOCOMMIT",
