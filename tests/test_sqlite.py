@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, select, text
 from structlog.testing import capture_logs
 
 from server.database import PING, Database, DatabaseUnavailable
@@ -82,19 +82,21 @@ def unprivileged() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("io_loop")
-async def test_file_that_is_read_only_for_a_while_is_not_ready_until_it_is_not() -> None:
+async def test_read_only_file_is_not_ready_and_recovers() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)  # noqa: PTH101
         url = f"sqlite:///{name}/todo.db"
         with unprivileged():
             migrate(url)
+            set_modes(name, 0o444)
             driver = SqliteDriver(url, 1)
             database = Database(driver, 1, 5).for_request()
-            set_modes(name, 0o444)
-            write = delete(tasks).returning(tasks.c.id)
+            read, write = select(tasks.c.id), delete(tasks).returning(tasks.c.id)
+            await database.fetch_all(read, {})
             for statement in (PING, write):
                 with pytest.raises(DatabaseUnavailable):
                     await database.fetch_all(statement, {})
+            await database.fetch_all(read, {})
             set_modes(name, 0o600)
             for statement in (write, PING):
                 await database.fetch_all(statement, {})

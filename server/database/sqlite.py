@@ -1,17 +1,18 @@
 """SQLite through SQLAlchemy's engine on aiosqlite: the embedded default, for development and for a single machine."""
 
-import os
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Executable, event
+from sqlalchemy import Executable, delete, event, false
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.database import PING, DatabaseUnavailable, ForeignKeyViolation, QueryError, Row, UniqueViolation
+from server.database.tables import tasks
 
 BUSY_SECONDS = 0.05  # time that SQLite itself waits while another connection writes
+_NO_CHANGE = delete(tasks).where(false()).returning(tasks.c.id)  # fails if the file is read-only
 VIOLATIONS: dict[int, type[Exception]] = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: UniqueViolation,
     sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: ForeignKeyViolation,
@@ -42,8 +43,10 @@ class SqliteDriver:
         While another process writes, the statement is retried. SQLite's own wait is short because it blocks a thread,
         which the request's deadline cannot interrupt.
         """
-        if statement is PING and not os.access(self.place, os.W_OK):  # only a write would fail
-            raise DatabaseUnavailable(f"cannot write {self.place}")
+        is_ping = statement is PING
+        if is_ping:
+            statement = _NO_CHANGE
+        reopened = False
         while True:
             try:
                 async with self._engine.connect() as connection:
@@ -52,9 +55,12 @@ class SqliteDriver:
             except DBAPIError as error:
                 code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
                 primary = code & 0xFF
-                if primary == sqlite3.SQLITE_READONLY:
-                    await self._engine.dispose()  # an open connection stays read-only when the file no longer is
-                if primary != sqlite3.SQLITE_BUSY:
+                if primary == sqlite3.SQLITE_BUSY and is_ping:
+                    return []
+                if primary == sqlite3.SQLITE_READONLY and not reopened:
+                    await self._engine.dispose()  # connections that were opened read-only stay so
+                    reopened = True
+                elif primary != sqlite3.SQLITE_BUSY:
                     # SQLITE_ERROR means a bad statement; the other operational errors mean a problem with the file.
                     unavailable = isinstance(error, OperationalError) and primary != sqlite3.SQLITE_ERROR
                     kind = VIOLATIONS.get(code, DatabaseUnavailable if unavailable else QueryError)
