@@ -83,11 +83,10 @@ class SharedStorage:
             return error
 
     def _without_secrets(self, text: str) -> str:
-        """Return an error text without the credentials of the URL: Redis repeats what it does not understand."""
-        options = self._storage.storage.connection_pool.connection_kwargs
-        for name in ("password", "username"):
-            text = text.replace(options.get(name) or "\0", "…")
-        return text
+        """Return an error text without the password of the URL: Redis repeats a part of a command it does not know."""
+        password = self._storage.storage.connection_pool.connection_kwargs.get("password")
+        text = text.partition(", with args beginning with")[0]
+        return text.replace(password, "…") if password else text
 
     def close(self) -> None:
         """Close the connections, and stop the threads."""

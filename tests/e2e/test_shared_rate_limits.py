@@ -197,9 +197,8 @@ async def test_connections_to_redis_are_limited_and_closed(tmp_path: Path) -> No
         await asyncio.gather(*(limiter.count_attempt("login", f"192.0.2.{i}") for i in range(100)))
         assert 1 < len(await client.client_list()) <= 1 + MAX_CONNECTIONS
         limiter.close()
-        async with asyncio.timeout(5):
-            while len(await client.client_list()) > 1:
-                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # until Redis has noticed it
+        assert len(await client.client_list()) == 1
 
 
 async def test_redis_with_tls_and_a_self_signed_certificate(tmp_path: Path) -> None:
