@@ -4,10 +4,12 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
+from psycopg2.extensions import make_dsn, parse_dsn
 from tornado.web import Application
 
 from server import __version__, logs
@@ -116,7 +118,8 @@ async def migrate_schema(config: Config) -> None:
     """
     address = None
     if not config.database_url.startswith(SQLITE_PREFIX):
-        async with open_database(config) as database:  # closed before migrating: the role may have only one connection
+        parameters = {"target_session_attrs": "read-write", **parse_dsn(config.database_url)}
+        async with open_database(replace(config, database_url=make_dsn(**parameters))) as database:
             await wait_for_database(database)
             address = database.driver.address
     try:
@@ -149,6 +152,6 @@ async def wait_for_database(database: Database) -> None:
     except QueryError:  # the database is available, but has no schema yet
         return None
     except DatabaseRefused as error:
-        raise StartError(f"the database refuses the role, database or another part of DATABASE_URL: {error}") from None
+        raise StartError(f"the database refuses the connection; correct DATABASE_URL: {error}") from None
     except TimeoutError:
         raise StartError(f"the database is unavailable: {reason}") from None

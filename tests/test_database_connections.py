@@ -9,8 +9,10 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +21,7 @@ from sqlalchemy import func, literal, select
 
 from server.database import Database, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, QueryError, libpq_parameters
 from server.database import postgres as postgres_module
-from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS
+from server.database.aiopg_connection import ATTEMPT_DELAY_SECONDS, _first
 from server.database.postgres import PostgresDriver
 from tests.conftest import execute
 from tests.support.processes import RUN, SETTINGS, Gate, run
@@ -101,7 +103,7 @@ async def test_refusal_of_the_server_counts_whatever_other_addresses_do(postgres
             await database.for_request().fetch_all(ONE, {})
 
 
-@pytest.mark.parametrize("message", ["no such database: todo", "SASL authentication failed", "no such user"])
+@pytest.mark.parametrize("message", ["no such database", "SASL authentication failed", "unsupported startup parameter"])
 async def test_refusal_of_pgbouncer_is_recognised_by_its_text(message: str) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -122,6 +124,32 @@ async def test_start_migrates_at_the_address_that_responds(empty_postgresql_url:
         settings = {**SETTINGS, "DATABASE_URL": url % f"{SILENT}:{port},{GOOD}"}
         async with asyncio.timeout(8):  # less than CONNECT_SECONDS of a migration
             await run(*RUN, "migrate", folder=tmp_path, environment=settings)
+
+
+async def test_start_migrates_where_the_variables_of_libpq_say(empty_postgresql_url: str, tmp_path: Path) -> None:
+    place = parse_dsn(empty_postgresql_url)
+    settings = {**SETTINGS, "PGHOST": place["host"], "DATABASE_URL": f"postgresql://{place['user']}@/{place['dbname']}"}
+    await run(*RUN, "migrate", folder=tmp_path, environment=settings)
+
+
+@pytest.mark.parametrize("steps", range(16))
+async def test_cancelled_attempts_leave_no_connection_open(steps: int) -> None:
+    connections = []
+
+    async def attempt() -> Any:
+        await asyncio.sleep(0)
+        connections.append(Mock())
+        return Mock(connection=connections[-1])
+
+    race = asyncio.create_task(_first([partial(_first, [attempt]), partial(_first, [attempt])]))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    race.cancel()
+    await asyncio.wait([race])
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    kept = [] if race.cancelled() else [race.result().connection]
+    assert [connection for connection in connections if not connection.close.called] == kept
 
 
 def test_keepalives_are_those_of_the_url_if_it_sets_them() -> None:

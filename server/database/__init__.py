@@ -59,7 +59,7 @@ class DatabaseBusy(DatabaseUnavailable):
 
 
 class DatabaseRefused(DatabaseUnavailable):
-    """PostgreSQL rejects the role, its password or the database; retrying does not help."""
+    """PostgreSQL, a pooler or TLS refuses the connection; retrying does not help."""
 
 
 class TooManyConnections(DatabaseUnavailable):
@@ -73,7 +73,7 @@ class Driver(Protocol):
 
     @property
     def address(self) -> Mapping[str, str] | None:
-        """The libpq parameters that select the server that accepted the last connection, if there are several."""
+        """The libpq parameters of the address of the last connection; None for SQLite."""
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement, commit it, and return its rows."""

@@ -27,7 +27,8 @@ PQERRORS_VERBOSE = 2  # libpq-fe.h
 REFUSED = ("22", "28", "3D000", "42")
 # libpq's errors have no SQLSTATE, and PgBouncer's have 08P01
 REFUSED_TEXT = re.compile(
-    "no password supplied|authentication failed|no such (database|user)|not support SSL|certificate (verify|file)"
+    "no password supplied|authentication failed|no such (database|user)|unsupported startup parameter|not support SSL|"
+    "certificate (verify|file)|not match host name|private key file|channel binding required|method requirement"
 )
 TOO_MANY_CONNECTIONS = "53300"
 # With hstore enabled, aiopg would send a query on each new connection.
@@ -54,6 +55,10 @@ class Address(NamedTuple):
     host: str
     port: str
     hostaddr: str
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the libpq parameters that are set."""
+        return {name: value for name, value in self._asdict().items() if value}
 
     def __str__(self) -> str:
         return ":".join(filter(None, (self.host or self.hostaddr or "localhost", self.port)))
@@ -166,7 +171,9 @@ class Connector:
         """
         good = self.last_good
         hosts = sorted(self._hosts, key=lambda host: good is None or host not in (good, good._replace(hostaddr="")))
-        return await _first([partial(self._connect_to_host, host, read_only) for host in hosts])
+        cursor = await _first([partial(self._connect_to_host, host, read_only) for host in hosts])
+        self.last_good = cast("Connection", cursor.connection).address
+        return cursor
 
     async def _connect_to_host(self, host: Address, read_only: Collection[Address]) -> aiopg.Cursor:
         addresses = [address for address in await self._resolve(host) if address not in read_only]
@@ -176,13 +183,12 @@ class Connector:
         return await _first([partial(self._connect_to, address) for address in addresses])
 
     async def _connect_to(self, address: Address) -> aiopg.Cursor:
-        place = {name: value for name, value in address._asdict().items() if value}
         try:
-            connection = Connection(**self._options, **place)
+            connection = Connection(**self._options, **address.parameters())
             await connection.establish()
         except (psycopg2.Error, OSError) as error:
             raise _connect_error(f"{address}: {error}") from None
-        connection.address = self.last_good = address
+        connection.address = address
         extensions.register_type(_TIME, connection.raw)
         return await connection.cursor()
 
@@ -212,14 +218,23 @@ def _look_up(name: str) -> list[str] | Exception:
 
 async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, aiopg.Cursor]]]) -> aiopg.Cursor:
     """Return the cursor of the first attempt that succeeds (see ``Connector``), or raise all errors as one."""
-    cursor, _, errors = await staggered_race(attempts, ATTEMPT_DELAY_SECONDS)
-    if cursor is not None:
-        return cast("aiopg.Cursor", cursor)
-    failures = []
-    for error in errors:
-        if not isinstance(error, DatabaseUnavailable):
-            raise cast("Exception", error)  # a bug
-        failures.append(error)
+    cursors: list[aiopg.Cursor] = []
+
+    async def run(attempt: Callable[[], Coroutine[Any, Any, aiopg.Cursor]]) -> None:
+        cursors.append(await attempt())
+
+    try:
+        runs = [partial(run, attempt) for attempt in attempts]
+        _, winner, errors = await staggered_race(runs, ATTEMPT_DELAY_SECONDS)
+        failures = [error for error in errors if isinstance(error, DatabaseUnavailable)]
+        for error in errors:
+            if error is not None and not isinstance(error, DatabaseUnavailable | asyncio.CancelledError):
+                raise error  # a bug
+        if winner is not None:
+            return cursors.pop()
+    finally:
+        for cursor in cursors:  # the race was cancelled, or two attempts succeeded
+            cursor.connection.close()
     kind = min(map(type, failures), key=(DatabaseRefused, TooManyConnections, DatabaseUnavailable).index)
     raise kind("; ".join(map(str, failures)))
 

@@ -43,7 +43,7 @@ class MigrationError(Exception):
 def migrate(database_url: str, address: Mapping[str, str] | None = None) -> None:
     """Apply the missing revisions in one transaction, while holding a lock.
 
-    ``address`` has the libpq parameters that select one of the servers in the URL.
+    ``address`` has the libpq parameters of the host to connect to, if the URL has several.
 
     The schema of a later release is not changed: this release can use it after a rollback of the code, or while
     processes are being replaced.
@@ -63,7 +63,9 @@ def migrate(database_url: str, address: Mapping[str, str] | None = None) -> None
                 if _lock(connection):
                     return _upgrade(connection)
     except (SQLAlchemyError, CommandError) as error:
-        raise MigrationError(str(getattr(error, "orig", error)).strip()) from error
+        cause = getattr(error, "orig", error)
+        state = getattr(cause, "pgcode", None)  # a SQLSTATE, which does not depend on the language of the messages
+        raise MigrationError(f"{state}: {cause}" if state else str(cause)) from error
     finally:
         engine.dispose()
     raise MigrationError(f"another process has held the lock of the schema for {LOCK_SECONDS} seconds")
@@ -129,7 +131,10 @@ def _check_columns(connection: Connection, *, with_nullable: bool) -> None:
 
 
 def _postgresql_engine(url: str, address: Mapping[str, str] | None) -> Engine:
-    parameters = {"connect_timeout": CONNECT_SECONDS, **libpq_parameters(url), **(address or {})}
+    parameters = {"connect_timeout": CONNECT_SECONDS, **libpq_parameters(url)}
+    if address:
+        others = {name: value for name, value in parameters.items() if name not in ("host", "hostaddr", "port")}
+        parameters = {**others, **address}
     return create_engine(
         "postgresql+psycopg2://",
         # psycopg2 accepts all of libpq's parameters in the URL; SQLAlchemy would parse it in its own way.

@@ -80,8 +80,8 @@ class PostgresDriver:
 
     @property
     def address(self) -> Mapping[str, str] | None:
-        """The address that accepted the last connection."""
-        return self.connector.last_good and self.connector.last_good._asdict()
+        """The libpq parameters of the address of the last connection."""
+        return self.connector.last_good and self.connector.last_good.parameters()
 
     async def close(self) -> None:
         """Close the idle connections; a statement that is still running closes its own."""

@@ -41,7 +41,7 @@ class DocsHandler(BaseHandler):
 
     async def prepare(self) -> None:
         """Treat the names of other files as unknown paths."""
-        if set(self.path_args) - FILES.keys():
+        if any(name not in FILES for name in self.path_args):
             self.route = None
         await super().prepare()
 

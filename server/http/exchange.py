@@ -170,7 +170,7 @@ class Exchange(HTTPServerRequest, HTTPConnection):
         assert isinstance(start_line, ResponseStartLine)  # noqa: S101
         status = start_line.code
         self.head_sent = True
-        # An unread body keeps the connection open only if it is short, and the client sends it without 100 Continue.
+        # After an unread body, the connection stays open if that is short and the client awaits no 100 Continue.
         droppable = not self._expects_continue and (self.body_length or 0) <= DROPPED_BYTES
         if self.server.draining or not (self.body_complete or droppable):
             self.keep_alive = False

@@ -13,7 +13,7 @@ MAX_DEPTH = 200  # levels of nested arrays and objects
 MAX_DIGITS = 1000  # of a number
 MAX_VALUES = 10_000  # counted by commas and brackets, even in strings; more would block the event loop for too long
 
-_DECIMALS = Context(prec=17, Emax=308, traps=[Overflow])  # the precision and range of float
+_DECIMALS = Context(prec=17, Emax=308, traps=[Overflow])  # like float: 17 digits, below 1e309
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)  # a surrogate or NUL
 
