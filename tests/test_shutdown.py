@@ -82,13 +82,14 @@ async def test_request_in_flight_is_finished(environment: dict[str, str], tmp_pa
 
 
 async def test_request_on_a_kept_connection_is_finished(tmp_path: Path) -> None:
-    async with serving(tmp_path, SETTINGS) as (process, client), connect(client) as idle:
+    async with serving(tmp_path, SETTINGS) as (process, client), connect(client) as idle, connect(client) as silent:
         await wait_until_read(idle)
         process.send_signal(signal.SIGTERM)
         assert (await process.wait_for("server_draining"))["in_flight"] == 0
         await idle.send(head("GET", "/health"))
         assert (await read_last_response(idle)).status == 200
-        assert await process.ended() == 0
+        assert await silent.read_to_end() == b""
+        assert await process.ended(1) == 0
 
 
 @pytest.mark.parametrize("second_signal", [False, True])
