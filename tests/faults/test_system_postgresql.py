@@ -10,7 +10,7 @@ from sqlalchemy import Boolean, literal_column, select, text
 from server.database import Database
 from server.database.postgres import PostgresDriver
 from tests.support.client import PASSWORD, PATHS
-from tests.support.processes import RUN, SETTINGS, finished, run, serving, started
+from tests.support.processes import RUN, SETTINGS, finished, run, serving
 from tests.support.services import Postgres, system_postgres
 
 ROLE, ROLE_PASSWORD = "someone", "pa55-of-someone"
@@ -74,8 +74,8 @@ async def test_tls_is_used_as_sslmode_says(tmp_path: Path, monkeypatch: pytest.M
         settings["DATABASE_URL"] = settings["DATABASE_URL"].replace("127.0.0.1", "localhost")
         trusting = settings | {"SSL_CERT_FILE": str(server.folder / "ca.crt")}
         await run(*RUN, "migrate", folder=tmp_path, environment=trusting)
-        async with started(*RUN, "migrate", folder=tmp_path, environment=settings) as process:
-            line = await process.wait_for("waiting_for_database")
+        process = await finished(*RUN, "migrate", folder=tmp_path, environment=settings)
+        (line,) = process.events("start_failed")
         assert "certificate verify failed" in line["reason"]
         # A client certificate that cannot be read ends the attempt with TLS, and "prefer" continues without.
         await allow(server, f"host all {ROLE} 127.0.0.1/32 scram-sha-256")
