@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 KEEPALIVE = parse_dsn("keepalives_idle=30 keepalives_interval=10 keepalives_count=3 tcp_user_timeout=10000")
 MAX_WAITING_STATEMENTS = 1000
 FULL_SECONDS = 10.0  # pause after PostgreSQL refused a connection because it had too many
-# PostgreSQL rejects FOR UPDATE whenever it rejects writes. It locks no row here, and SQLAlchemy omits it for SQLite.
+# PostgreSQL rejects FOR UPDATE whenever it rejects writes. It locks no row here. SqliteDriver runs a write instead.
 PING = select(tasks.c.id).where(false()).with_for_update()
 
 
