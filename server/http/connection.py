@@ -104,11 +104,11 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.fail(errors.ClientClosedRequest())
 
     def pause_writing(self) -> None:
-        """Hold back further data until the client has taken what is already written."""
+        """Keep further data until the client has taken what is already written."""
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Write the data that was held back."""
+        """Write the data that was kept."""
         self.writer.resume()
 
     # The parser's callbacks
